@@ -1,0 +1,35 @@
+"""What a step and its supervisor tell each other, through the environment and two small files.
+
+AIOS_ATTEMPT_ID      id of this attempt; goes into the manifest
+AIOS_RESULT_FILE     where the step writes its outcome: {"exit_code", "message", "manifest_sha256", "skipped"}
+AIOS_STOP_FILE       appears when the step shall save and end; the portable twin of SIGTERM
+AIOS_SUPERVISOR      "pid:start time" of the supervisor; a step whose supervisor is gone stops by itself
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jobs.contract.files import write_json
+from jobs.contract.lock import process_alive
+
+
+def report_result(**result: Any) -> None:
+    """Write the outcome for the supervisor; without one (a person runs the command) do nothing."""
+    path = os.environ.get("AIOS_RESULT_FILE")
+    if path and os.environ.get("RANK", "0") == "0":
+        write_json(Path(path), result)
+
+
+def stop_requested() -> bool:
+    """Tell whether the supervisor asks this step to save and end, or is itself gone."""
+    stop_file = os.environ.get("AIOS_STOP_FILE")
+    if stop_file and Path(stop_file).exists():
+        return True
+    supervisor = os.environ.get("AIOS_SUPERVISOR")
+    if not supervisor:
+        return False
+    pid, started = supervisor.split(":")
+    return not process_alive(int(pid), float(started))

@@ -1,0 +1,85 @@
+"""Writing files so that a reader sees the old content or the new, whatever happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_CHUNK_BYTES = 1 << 20
+
+
+def fsync_path(path: Path) -> None:
+    """Force a file, or a directory's entries, onto the disk. Directories are a no-op on Windows."""
+    if os.name == "nt" and path.is_dir():
+        return
+    fd = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`: written beside it, fsynced, renamed over it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write an indented JSON document atomically."""
+    write_atomic(path, to_json(document))
+
+
+def to_json(document: Any) -> bytes:
+    """Serialise with sorted keys, so that equal documents are equal bytes."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(document, option=options)
+
+
+def replace(source: Path, target: Path) -> None:
+    """`os.replace` that waits a moment on Windows, where a virus scanner or a reader may hold the file."""
+    for attempt in range(20):
+        try:
+            source.replace(target)
+        except PermissionError:
+            if os.name != "nt" or attempt == 19:
+                raise
+            time.sleep(0.05 * (attempt + 1))
+        else:
+            return
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(document: Any) -> str:
+    """Return the SHA-256 of a JSON document, independent of key order."""
+    return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder and what is in it; absent is fine. A link is removed, never followed."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

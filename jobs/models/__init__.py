@@ -1,0 +1,1 @@
+"""Base models: fetching them, loading them, telling one from another."""

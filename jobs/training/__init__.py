@@ -1,0 +1,1 @@
+"""What surrounds TRL's trainers: encoding, precision, interruption, checkpoints, metrics, publishing."""

@@ -148,3 +148,7 @@ def _missing_package(exc: ImportError) -> str:
     if extra is None:
         return f"cannot import {exc.name or exc}; reinstall the package"
     return f"the package '{exc.name}' is not installed; run `pip install 'aios-alignment[{extra}]'`"
+
+
+if __name__ == "__main__":
+    main()

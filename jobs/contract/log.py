@@ -27,6 +27,7 @@ def log_to_file(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(), LOG]
+    logging.captureWarnings(True)
     for logger in loggers:
         logger.addHandler(handler)
     try:
@@ -40,3 +41,4 @@ def log_to_file(path: Path) -> Iterator[None]:
         for logger in loggers:
             logger.removeHandler(handler)
         handler.close()
+        logging.captureWarnings(False)

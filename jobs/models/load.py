@@ -49,8 +49,7 @@ def model_identity(model: str) -> str:
         if manifest is not None:
             return str(manifest.content_sha256)
         names = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in {".json", ".safetensors", ".bin"})
-        content: str = sha256_json([[p.name, sha256_file(p)] for p in names])
-        return content
+        return sha256_json([[p.name, sha256_file(p)] for p in names])
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(model, "config.json")
@@ -84,13 +83,13 @@ def _spare_token(tokenizer: Any) -> str:
     template = str(tokenizer.chat_template or "")
     special = sorted(set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab()), key=vocabulary.__getitem__)
     used = {tokenizer.eos_token, tokenizer.bos_token}
-    free = [token for token in special if token not in used and token not in template]
+    free: list[str] = [token for token in special if token not in used and token not in template]
     for token in free:
         if _PAD_LIKE.search(token):
             return token
     if tokenizer.unk_token in free:
         return str(tokenizer.unk_token)
-    return str(free[0]) if free else NEW_PAD_TOKEN
+    return free[0] if free else NEW_PAD_TOKEN
 
 
 def load_causal(model: str, tokenizer: Any, **kwargs: Any) -> Any:

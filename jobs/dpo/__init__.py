@@ -1,0 +1,1 @@
+"""The step `dpo`: a policy that prefers what people prefer."""

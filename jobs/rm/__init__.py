@@ -1,0 +1,1 @@
+"""The step `rm`: a reward model from preference pairs."""

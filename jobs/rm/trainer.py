@@ -1,0 +1,40 @@
+"""TRL's RewardTrainer plus the AUC of each evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sklearn.metrics import roc_auc_score
+from trl import RewardTrainer
+
+
+class AUCRewardTrainer(RewardTrainer):  # type: ignore[misc]  # trl is untyped
+    """Collects the scores of an evaluation and reports AUC and pairwise accuracy over all of its pairs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._scores: list[tuple[torch.Tensor, torch.Tensor]] = []
+        super().__init__(*args, **kwargs)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Compute TRL's loss; in evaluation keep the scores of chosen and rejected answers."""
+        if self.model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        chosen, rejected = torch.chunk(outputs.logits.detach().float().squeeze(-1), 2)
+        gathered = self.accelerator.gather_for_metrics((chosen, rejected))
+        self._scores.append((gathered[0].cpu(), gathered[1].cpu()))
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the figures over all pairs to an evaluation's log; TRL's own accuracy is a mean of batch means."""
+        if self._scores and "eval_loss" in logs:
+            chosen, rejected = (torch.cat(part) for part in zip(*self._scores, strict=True))
+            self._scores.clear()
+            labels = [1] * len(chosen) + [0] * len(rejected)
+            wins = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
+            self._metrics["eval"]["accuracy"] = [wins.mean().item()]
+            self._metrics["eval"]["auc"] = [float(roc_auc_score(labels, torch.cat([chosen, rejected]).tolist()))]
+        super().log(logs, start_time)

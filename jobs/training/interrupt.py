@@ -1,0 +1,43 @@
+"""Stopping in order: the first signal saves and ends with 75, the second ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from jobs.contract.child import stop_requested
+from jobs.contract.log import LOG
+
+
+class StopFlag:
+    """Set by SIGTERM, Ctrl-C, Ctrl-Break, the supervisor's stop file or the supervisor's death."""
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __bool__(self) -> bool:
+        self.raised = self.raised or stop_requested()
+        return self.raised
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Remember the first signal; at the second one leave without cleaning up."""
+        if self.raised:
+            os._exit(128 + number)
+        self.raised = True
+        LOG.warning("Stopping after this step (%s); again to stop at once", signal.Signals(number).name)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopFlag]:
+    """Route the signals that ask to stop into a flag while the block runs."""
+    flag = StopFlag()
+    names = [name for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), flag.on_signal) for name in names}
+    try:
+        yield flag
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -84,7 +84,7 @@ def publish_into(folder: Path, staged: Path, manifest: Manifest, lock: FolderLoc
     Returns the manifest as written, with the list of files filled in.
     """
     manifest = _complete(manifest, staged)
-    _fsync_tree(staged)
+    _settle(staged)
     lock.check()
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     for entry in manifest.files:
@@ -102,7 +102,7 @@ def publish_whole(folder: Path, staged: Path, manifest: Manifest, lock: FolderLo
     """Exchange `folder` for the staged one: a reader gets the old set, the new set or `BeingReplaced`."""
     manifest = _complete(manifest, staged)
     write_atomic(staged / MANIFEST_NAME, manifest.to_bytes())
-    _fsync_tree(staged)
+    _settle(staged)
     lock.check()
     retired = folder.with_name(f".{folder.name}.retired-{lock.owner.token[:12]}")
     journal = {"staged": staged.name, "retired": retired.name}
@@ -160,8 +160,13 @@ def _complete(manifest: Manifest, staged: Path) -> Manifest:
     )
 
 
-def _fsync_tree(folder: Path) -> None:
+def _settle(folder: Path) -> None:
+    """Force all files to disk, readable for others of the volume: safetensors creates its files for the owner only."""
+    mask = os.umask(0)
+    os.umask(mask)
     for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~mask)
         fsync_path(path)
     fsync_path(folder)
 

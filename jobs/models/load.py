@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.errors import BadConfig, EnvironmentUnfit, UpstreamMissing
+from jobs.contract.errors import BadConfig, UpstreamMissing
 from jobs.contract.files import sha256_file, sha256_json
 from jobs.contract.log import LOG
 from jobs.contract.manifest import read_manifest, verify
+from jobs.models import hub
 
 _PAD_LIKE = re.compile(r"(^|[^a-z])(pad|reserved|unused)", re.IGNORECASE)
 NEW_PAD_TOKEN = "<|pad|>"  # noqa: S105 - a vocabulary entry
@@ -134,16 +135,15 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
 def _from_pretrained(auto: Any, model: str, **kwargs: Any) -> Any:
     """Call `from_pretrained` and turn what goes wrong into one line."""
     source = model_source(model)
+    local = Path(source).is_dir()
+    if not local and not hub.in_cache(source):
+        hub.resolve(source)
     try:
-        return auto.from_pretrained(source, **kwargs)
+        return auto.from_pretrained(source, local_files_only=not local and hub.in_cache(source), **kwargs)
     except (OSError, ValueError) as exc:
-        if Path(source).is_dir():
+        if local:
             raise UpstreamMissing(f"{source} cannot be loaded ({exc})", next_step="fetch or train it again") from exc
-        raise EnvironmentUnfit(
-            f"the model '{source}' is neither a folder here nor could it be had from the hub ({type(exc).__name__})",
-            next_step="check the name; without access to the hub run `aios hrm-hf fetch-model` where there is one, "
-            "or use the demo model: `aios hrm-hf fetch-model` without arguments",
-        ) from exc
+        raise hub.unreachable(source, exc) from exc
 
 
 def same_tokenizer(first: Any, second: Any) -> str:

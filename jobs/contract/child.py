@@ -1,7 +1,8 @@
 """What a step and its supervisor tell each other, through the environment and two small files.
 
 AIOS_ATTEMPT_ID      id of this attempt; goes into the manifest
-AIOS_RESULT_FILE     where the step writes its outcome: {"exit_code", "message", "manifest_sha256", "skipped"}
+AIOS_RESULT_FILE     where the step writes its outcome: {"exit_code", "message", "manifest_sha256", "skipped"};
+                     rank N of a distributed step writes it with the suffix `.rank-N`
 AIOS_STOP_FILE       appears when the step shall save and end; the portable twin of SIGTERM
 AIOS_SUPERVISOR      "pid:start time" of the supervisor; a step whose supervisor is gone stops by itself
 """
@@ -19,8 +20,9 @@ from jobs.contract.lock import process_alive
 def report_result(**result: Any) -> None:
     """Write the outcome for the supervisor; without one (a person runs the command) do nothing."""
     path = os.environ.get("AIOS_RESULT_FILE")
-    if path and os.environ.get("RANK", "0") == "0":
-        write_json(Path(path), result)
+    if path:
+        rank = os.environ.get("RANK", "0")
+        write_json(Path(path if rank == "0" else f"{path}.rank-{rank}"), result)
 
 
 def stop_requested() -> bool:

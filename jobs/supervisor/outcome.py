@@ -1,0 +1,147 @@
+"""From the way a process ended to an exit code of ours and one line that says why."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from jobs.contract.errors import AiosError, ExitCode
+from jobs.contract.files import sha256_file
+from jobs.contract.manifest import MANIFEST_NAME, read_manifest, verify
+
+KNOWN = frozenset(int(code) for code in ExitCode)
+_MAX_MESSAGE = 1500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How an attempt ended. `state`: succeeded, skipped, interrupted or failed."""
+
+    state: str
+    exit_code: int
+    message: str = ""
+    manifest_sha256: str | None = None
+
+    def termination_message(self, **more: Any) -> bytes:
+        """Serialise for Kubernetes, which keeps 4096 bytes."""
+        document = more | {
+            "state": self.state,
+            "exit_code": self.exit_code,
+            "message": self.message[:_MAX_MESSAGE],
+            "manifest_sha256": self.manifest_sha256,
+        }
+        content = orjson.dumps(document)
+        if len(content) > 4096:
+            content = orjson.dumps(document | {"message": self.message[:300], "log": ""})
+        return content[:4096]
+
+
+def judge(
+    returncode: int,
+    *,
+    results: list[Mapping[str, Any]],
+    attempt_id: str,
+    output: Path | None,
+    stopping: bool,
+    memory: str = "",
+) -> Outcome:
+    """Judge an ended step.
+
+    Args:
+        returncode: of the process; negative: the signal that ended it.
+        results: what the ranks reported, rank 0 first.
+        attempt_id: the manifest must carry it, unless the step says that it skipped.
+        output: folder that the step publishes; None: it publishes nothing.
+        stopping: a stop was asked for.
+        memory: evidence that the kernel killed a process for want of memory, else empty.
+    """
+    if returncode < 0:
+        return _signalled(-returncode, stopping, memory)
+    first = results[0] if results else {}
+    code = _exit_code(returncode, results)
+    message = str(_spokesman(results, code).get("message") or "")
+    if code == ExitCode.DONE:
+        return _published(first, attempt_id, output)
+    if code == ExitCode.INTERRUPTED:
+        return Outcome(state="interrupted", exit_code=code, message=message or "stopped; a checkpoint is saved")
+    if memory and code == ExitCode.INTERNAL:
+        return Outcome(state="failed", exit_code=int(ExitCode.DIVERGED), message=memory)
+    sha = _manifest_of(output, attempt_id) if code == ExitCode.GATE else None
+    message = message or f"the step ended with code {returncode}; see its log"
+    return Outcome(state="failed", exit_code=code, message=message, manifest_sha256=sha)
+
+
+def _exit_code(returncode: int, results: list[Mapping[str, Any]]) -> int:
+    """torchrun turns whatever its ranks exit with into 1: what they wrote down tells more."""
+    if returncode in KNOWN:
+        return returncode
+    reported = [int(result["exit_code"]) for result in results if result.get("exit_code") in KNOWN - {0}]
+    # Ranks that outlive the first failure are told to stop and report 75: the failure is the cause.
+    causes = [code for code in reported if code != ExitCode.INTERRUPTED] or reported
+    return causes[0] if causes else int(ExitCode.INTERNAL)
+
+
+def _spokesman(results: list[Mapping[str, Any]], code: int) -> Mapping[str, Any]:
+    return next((result for result in results if result.get("exit_code", 0) == code), {})
+
+
+def _signalled(number: int, stopping: bool, memory: str) -> Outcome:
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if memory:
+        return Outcome(state="failed", exit_code=int(ExitCode.DIVERGED), message=memory)
+    if stopping:
+        message = f"stopped by {name} before it could end by itself; the last saved checkpoint counts"
+        return Outcome(state="interrupted", exit_code=int(ExitCode.INTERRUPTED), message=message)
+    hint = {
+        "SIGKILL": "; somebody killed it, or memory ran out: try a smaller batch size or length",
+        "SIGBUS": "; shared memory or the disk is full: look at /dev/shm",
+    }.get(name, "")
+    return Outcome(state="failed", exit_code=int(ExitCode.INTERNAL), message=f"the step was ended by {name}{hint}")
+
+
+def _published(result: Mapping[str, Any], attempt_id: str, output: Path | None) -> Outcome:
+    """Exit 0 alone is no success: a trap that swallows SIGTERM and returns also exits with 0."""
+    if output is None:
+        return Outcome(state="succeeded", exit_code=0, message=str(result.get("message") or ""))
+    try:
+        manifest = verify(output, content=False)
+    except AiosError as exc:
+        message = f"the step exited with 0 but published nothing valid: {exc}"
+        return Outcome(state="failed", exit_code=int(ExitCode.INTERNAL), message=message)
+    skipped = bool(result.get("skipped"))
+    if manifest.attempt != attempt_id and not skipped:
+        message = f"the step exited with 0 but {output} was published by another attempt ({manifest.attempt})"
+        return Outcome(state="failed", exit_code=int(ExitCode.INTERNAL), message=message)
+    return Outcome(
+        state="skipped" if skipped else "succeeded",
+        exit_code=0,
+        message=str(result.get("message") or ""),
+        manifest_sha256=sha256_file(output / MANIFEST_NAME),
+    )
+
+
+def _manifest_of(output: Path | None, attempt_id: str) -> str | None:
+    if output is None:
+        return None
+    try:
+        manifest = read_manifest(output)
+    except AiosError:
+        return None
+    return sha256_file(output / MANIFEST_NAME) if manifest and manifest.attempt == attempt_id else None
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Return what the ranks reported, rank 0 first, then in the order of writing: the first failure is the cause."""
+    ranks = sorted(path.parent.glob(f"{path.name}.rank-*"), key=lambda file: file.stat().st_mtime_ns)
+    results = []
+    for file in [path, *ranks]:
+        try:
+            results.append(orjson.loads(file.read_bytes()))
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            continue
+    return results

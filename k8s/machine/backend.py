@@ -1,0 +1,148 @@
+"""Submit, stop, resume: what a person asks of a run on this machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from jobs.contract.errors import BadConfig, FolderBusy
+from jobs.contract.files import remove_tree, write_json
+from k8s.conductor import Phase
+from k8s.machine.driver import request_stop
+from k8s.machine.observe import live, observe, view
+from k8s.machine.spawn import detached
+from k8s.machine.store import RUNS, Run, runs
+from k8s.steps import STEPS
+from k8s.values import Values, output_folder
+from k8s.view import RunView
+
+_PACKAGES = ("aios-alignment", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "pyarrow")
+
+
+def submit(values: Values, *, profile: str, root: Path = RUNS) -> Run:
+    """Write the run down and start its conductor.
+
+    Raises:
+        BadConfig: a run of that name exists.
+        FolderBusy: another live run uses a folder that this one would write.
+    """
+    name = values["run"]["name"]
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".submit.lock", timeout=30):
+        run = Run(root / name)
+        if run.folder.exists():
+            raise BadConfig(
+                f"a run named {name} exists", next_step=f"`aios jobs resume {name}`, or choose another --name"
+            )
+        _refuse_shared_folders(values, root)
+        document = {"name": name, "profile": profile, "created": time.time(), "values": values, "lineage": {}}
+        draft = root / f".{name}.draft"
+        remove_tree(draft)
+        draft.mkdir()
+        write_json(draft / "run.json", document | provenance())
+        draft.rename(run.folder)
+        start_conductor(run)
+    return run
+
+
+def start_conductor(run: Run) -> None:
+    """Start a detached conductor; where one lives already it leaves again by itself."""
+    run.change_control(conductor_started_at=time.time())
+    arguments = [sys.executable, "-m", "k8s.machine.driver", str(run.folder)]
+    detached(arguments, log=run.folder / "conductor.log", environment={})
+
+
+def stop(run: Run) -> RunView:
+    """Mark the run stopped, then ask active steps to save and end; works without a conductor as well."""
+    seen = view(run)
+    if seen.phase in ("succeeded", "failed"):
+        return seen
+    run.change_control(stopped=True)
+    control = run.control()
+    for name, step in _enabled(run).items():
+        request_stop(observe(run, name, step, control))
+    return view(run)
+
+
+def resume(run: Run) -> RunView:
+    """Go on from what is complete; failures so far are forgiven."""
+    seen = view(run)
+    if seen.phase == "succeeded" or (seen.phase == "running" and run.conducted()):
+        return seen
+    forgiven = dict(run.control()["forgiven"])
+    for name, step in _enabled(run).items():
+        last = observe(run, name, step, run.control())
+        if last.phase is not Phase.RUNNING:
+            forgiven[name] = last.number
+    run.change_control(stopped=False, forgiven=forgiven)
+    start_conductor(run)
+    return view(run)
+
+
+def _enabled(run: Run) -> dict[str, Any]:
+    return {name: step for name, step in run.document()["values"]["steps"].items() if step["enabled"]}
+
+
+def _refuse_shared_folders(values: Values, root: Path) -> None:
+    """A folder that a live run reads or writes is not written by another one."""
+    for other in runs(root):
+        theirs = other.document()["values"]
+        shared = (_writes(values) & (_reads(theirs) | _writes(theirs))) | (_reads(values) & _writes(theirs))
+        if shared and live(other):
+            folder = sorted(shared)[0]
+            raise FolderBusy(
+                f"{folder} is used by the run {other.name}, which has not ended",
+                next_step="wait for it, stop it, or choose other folders (--name, --set run.dataset=NAME)",
+            )
+
+
+def _writes(values: Values) -> set[str]:
+    return {output_folder(name, step) for name, step in values["steps"].items() if step["enabled"]}
+
+
+def _reads(values: Values) -> set[str]:
+    steps = {name: step for name, step in values["steps"].items() if step["enabled"]}
+    return {str(step["args"][key]) for name, step in steps.items() for key in STEPS[name].reads if key in step["args"]}
+
+
+def provenance() -> dict[str, Any]:
+    """Return what made this run: versions, commit, machine."""
+    return {
+        "versions": {"python": platform.python_version()} | _versions(),
+        "git": _git(),
+        "platform": {"system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git() -> Mapping[str, Any]:
+    """Return the commit of the checkout that this code runs from; empty where it is installed from a package."""
+    here = Path(__file__).parent
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "-uno"))} if commit else {}
+    except (OSError, subprocess.TimeoutExpired):
+        return {}

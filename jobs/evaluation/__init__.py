@@ -1,0 +1,1 @@
+"""The verdict: is the policy better than its reference, by how much, how sure. Definitions: docs/evaluation.md."""

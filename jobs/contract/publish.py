@@ -191,3 +191,6 @@ def _sweep_staging(folder: Path) -> None:
     for path in folder.parent.glob(f".{folder.name}.staging-*"):
         if not _journal_names(folder, path):
             remove_tree(path)
+    for name in (f"{folder.name}.lock", f"{folder.name}.replacing.json"):  # half of an atomic write
+        for path in folder.parent.glob(f"..{name}.*.tmp"):
+            path.unlink(missing_ok=True)

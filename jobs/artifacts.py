@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +131,7 @@ def _print_table(found: list[Artifact]) -> None:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(item.created)) if item.created else "-"
         sizes = _human(item.bytes), _human(item.checkpoint_bytes) if item.checkpoint_bytes else "-"
         table.add_row(item.kind, item.folder.as_posix(), item.state, *sizes, made)
-    console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     free = shutil.disk_usage(Path.cwd()).free
     Console(stderr=True).print(
         f"{_human(sum(a.bytes + a.checkpoint_bytes for a in found))} in all, {_human(free)} free"

@@ -61,7 +61,7 @@ def acceptance(
 ) -> dict[str, Any]:
     """Return the three checklists and the Go/No-Go that follows from them, JSON-ready."""
     lists = [ingestion(dataset_dir), reward(reward_model, test_auc), dpo(policy_model, gain)]
-    decision, reasons = go_no_go(lists, validity_of(dataset_dir))
+    decision, reasons = go_no_go(lists, validity_of(dataset_dir), {"Reward model": reward_model, "DPO": policy_model})
     return {"checklists": [asdict(c) | {"passed": c.passed} for c in lists], "decision": decision, "reasons": reasons}
 
 
@@ -131,7 +131,9 @@ def dpo(folder: Path | None, gain: dict[str, Any] | None) -> Checklist:
     return Checklist(step="dpo", title="DPO", lines=lines)
 
 
-def go_no_go(lists: list[Checklist], validity: float | None) -> tuple[str, list[str]]:
+def go_no_go(
+    lists: list[Checklist], validity: float | None, trainings: dict[str, Path | None]
+) -> tuple[str, list[str]]:
     """Return go, no-go or not yet, and why.
 
     No-Go is what the guide says: validity below 90 %, or a training that did not finish. Go needs every line ticked.
@@ -139,9 +141,9 @@ def go_no_go(lists: list[Checklist], validity: float | None) -> tuple[str, list[
     reasons = []
     if validity is not None and validity < NO_GO_VALIDITY:
         reasons.append(f"ingestion validity {validity:.1%} is below {NO_GO_VALIDITY:.0%}")
-    for checklist in lists[1:]:
-        if checklist.lines[0].passed is False:
-            reasons.append(f"{checklist.title}: the training did not finish ({checklist.lines[0].found})")
+    for title, folder in trainings.items():
+        if folder is not None and _verified(folder):
+            reasons.append(f"{title}: the training did not finish ({_verified(folder)})")
     if reasons:
         return "no-go", reasons
     open_lines = [

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -23,14 +23,16 @@ import orjson
 from jobs.config.evaluation import EvaluationConfig
 from jobs.config.fields import as_dict, identity
 from jobs.contract.child import report_result
-from jobs.contract.errors import BadConfig, GateFailed, UpstreamMissing
+from jobs.contract.errors import GateFailed
 from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG, log_to_file
 from jobs.contract.manifest import Manifest
 from jobs.contract.metrics import MetricsWriter
-from jobs.contract.publish import already_published, attempt_id, publish_into, staging
-from jobs.contract.splits import read_splits
+from jobs.contract.publish import already_published, attempt_id, publish_into, recover, retire, staging
 from jobs.options import config_options
+
+if TYPE_CHECKING:
+    from jobs.evaluation.case import Case
 
 
 @click.command("evaluate")
@@ -71,86 +73,54 @@ class _Clock:
 
 def run(config: EvaluationConfig) -> tuple[dict[str, Any], Manifest, bool]:
     """Evaluate and publish; returns the report, its manifest, and whether it already stood there."""
-    from jobs.evaluation.models import encoder_for
-    from jobs.evaluation.pairs import TestSet
-    from jobs.evaluation.recorded import recorded
-    from jobs.models.load import model_identity, model_source, same_tokenizer
-    from jobs.training.hardware import resolve_precision, set_threads
+    from jobs.training.session import quiet_libraries
 
-    # What goes in, checked before anything heavy happens.
-    data_dir, output = Path(config.dataset_dir), Path(config.output_dir)
-    data, splits = read_splits(data_dir, ("test",))
-    names = _models(config)
-    known = {role: recorded(model_source(name)) for role, name in names.items()}
-    inputs = {"dataset": data.content_sha256} | {role: model_identity(name) for role, name in names.items()}
-    finished = already_published(output, inputs=inputs, config=identity(config), overwrite=config.overwrite)
-    if finished is not None:
-        LOG.info("%s already holds this report", output)
-        return orjson.loads((output / "report.json").read_bytes()), finished, True
-    test = TestSet.of(splits["test"], f"{data_dir / 'test.jsonl'}")
-    encoders = {role: encoder_for(name, known[role], config.max_length) for role, name in names.items()}
-    if "policy" in names:
-        difference = same_tokenizer(encoders["policy"].tokenizer, encoders["reference"].tokenizer)
-        if difference:
-            raise BadConfig(
-                f"policy {names['policy']} and reference {names['reference']} cannot be compared: {difference}",
-                needed="two models with the same tokenizer",
-                next_step="choose the reference that the policy was trained from",
-            )
-        encoders["reference"] = encoders["policy"]  # one template and one length for both, or the gain compares formats
-    precision, _ = resolve_precision(config.precision), set_threads()
+    quiet_libraries()
+    from jobs.evaluation.case import open_case
+    from jobs.training.hardware import set_threads
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(output, attempt=attempt_id())
-    with lock, log_to_file(output / "logs" / "evaluation.log"):
-        from jobs.evaluation.measure import measure
-        from jobs.evaluation.report import build, write_files
-
-        metrics = MetricsWriter(output / "metrics.jsonl")
-        clock = _Clock(metrics=metrics)
-        measured = measure(config, test, names, known, encoders, precision, clock.phase, output)
-        with clock.phase("Report"):
-            report = build(config, test, names, known, inputs, measured, precision)
-        report["timings_s"] = dict(clock.seconds)
-        with staging(output, lock) as staged:
-            write_files(staged, report, measured)
-            manifest = publish_into(output, staged, _manifest(config, inputs, lock), lock)
-        metrics.write("summary", len(clock.seconds), **report["headline"])
-        metrics.close()
+    case, output = open_case(config), Path(config.output_dir)
+    set_threads()
+    with FolderLock(output, attempt=attempt_id()) as lock:
+        recover(output, lock)
+        finished = already_published(output, inputs=case.inputs, config=identity(config), overwrite=config.overwrite)
+        if finished is not None:
+            LOG.info("%s already holds this report: nothing to do", output)
+            return orjson.loads((output / "report.json").read_bytes()), finished, True
+        retire(output, lock, keep=frozenset({"tmp", "logs"}))
+        with log_to_file(output / "logs" / "evaluation.log"):
+            report, manifest = _evaluate(case, output, lock)
     return report, manifest, False
 
 
-def _models(config: EvaluationConfig) -> dict[str, str]:
-    """Return the models by role; the reference is found where it was not named."""
-    names = {}
-    if config.reward_model is not None:
-        names["reward_model"] = config.reward_model
-    if config.policy_model is not None:
-        names["policy"] = config.policy_model
-        names["reference"] = config.ref_model or _trained_against(config.policy_model)
-    return names
+def _evaluate(case: Case, output: Path, lock: FolderLock) -> tuple[dict[str, Any], Manifest]:
+    """Measure, build the report, publish it."""
+    from jobs.evaluation.measure import measure
+    from jobs.evaluation.report import build, write_files
+
+    metrics = MetricsWriter(output / "metrics.jsonl")
+    try:
+        clock = _Clock(metrics=metrics)
+        measured = measure(case, clock.phase)
+        with clock.phase("Report"):
+            report = build(case, measured)
+        report["timings_s"] = dict(clock.seconds)
+        with staging(output, lock) as staged:
+            write_files(staged, report, measured)
+            manifest = publish_into(output, staged, _manifest(case, lock), lock)
+        metrics.write("summary", len(clock.seconds), **report["headline"])
+    finally:
+        metrics.close()
+    return report, manifest
 
 
-def _trained_against(policy: str) -> str:
-    """Return the reference that a policy's training recorded."""
-    from jobs.evaluation.recorded import recorded
-
-    settings = recorded(policy).settings
-    reference = settings.get("ref_model") or settings.get("policy_model")
-    if not reference:
-        raise UpstreamMissing(
-            f"{policy} does not say what it was trained against", next_step="name it: --ref-model MODEL"
-        )
-    return str(reference)
-
-
-def _manifest(config: EvaluationConfig, inputs: dict[str, str], lock: FolderLock) -> Manifest:
+def _manifest(case: Case, lock: FolderLock) -> Manifest:
     packages = ("aios-alignment", "torch", "transformers", "numpy", "scipy")
     return Manifest(
         step="evaluation",
         attempt=lock.owner.attempt,
-        inputs=inputs,
-        config=identity(config),
+        inputs=case.inputs,
+        config=identity(case.config),
         files=[],
         versions={name: _version(name) for name in packages},
     )

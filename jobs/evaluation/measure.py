@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jobs.config.evaluation import EvaluationConfig
+from jobs.evaluation.case import Case
 from jobs.evaluation.generation import end_ids, generate_answers
 from jobs.evaluation.generations import Generations, choose_prompts
 from jobs.evaluation.judge import Judgement, RewardJudge
 from jobs.evaluation.models import answer_logps, policy_on_device, reward_on_device, score_sequences
 from jobs.evaluation.pairs import TestSet, both_sides
 from jobs.evaluation.policy import PairLogps
-from jobs.evaluation.recorded import Recorded
 from jobs.evaluation.statistics import Floats
 from jobs.training.encode import EncodedSplit, PairEncoder
 
@@ -37,70 +36,59 @@ class Measured:
     judge: dict[str, Any] | None = None
 
 
-def measure(
-    config: EvaluationConfig,
-    test: TestSet,
-    names: dict[str, str],
-    known: dict[str, Recorded],
-    encoders: dict[str, PairEncoder],
-    precision: str,
-    phase: Phase,
-    output: Path,
-) -> Measured:
+def measure(case: Case, phase: Phase) -> Measured:
     """Load each model once and ask it everything."""
-    measured = Measured(test=test)
-    if "policy" in names:
-        _ask_policies(config, measured, names, encoders["policy"], precision, phase)
-    if "reward_model" in names:
+    measured = Measured(test=case.test)
+    if "policy" in case.names:
+        _ask_policies(case, measured, phase)
+    if "reward_model" in case.names:
         with phase("Reward model"):
-            encoder = encoders["reward_model"]
-            tokenizer = encoder.tokenizer
-            with reward_on_device(names["reward_model"], tokenizer, precision) as model:
-
-                def score(sequences: list[tuple[list[int], list[int]]]) -> Floats:
-                    joined = [prompt + answer for prompt, answer in sequences]
-                    return score_sequences(model, joined, tokenizer.pad_token_id, config.batch_size)
-
-                encoded = test.encode(encoder)
-                chosen, rejected = both_sides(encoded.pairs, score)
-                measured.rewards = (test.spread(encoded, chosen), test.spread(encoded, rejected))
-                if measured.generations is not None and config.judge == "reward":
-                    measured.judgements = RewardJudge(encoder, score).compare(measured.generations)
+            _ask_reward_model(case, measured)
     if measured.generations is not None:
-        measured.judge = judge_card(config, measured, known)
+        measured.judge = _judge_card(case, measured)
     return measured
 
 
-def judge_card(config: EvaluationConfig, measured: Measured, known: dict[str, Recorded]) -> dict[str, Any]:
-    """Return who judged, and whether the judge learnt from the data that the policy learnt from."""
-    if measured.judgements is None:
-        return {"kind": "none", "label": "not judged", "self_judged": False}
-    reward, policy = known["reward_model"].dataset_hash, known["policy"].dataset_hash
-    same = reward is not None and reward == policy
-    label = "by the reward model" + (", self-judged" if same else "")
-    return {"kind": "reward", "label": label, "self_judged": same}
-
-
-def _ask_policies(
-    config: EvaluationConfig,
-    measured: Measured,
-    names: dict[str, str],
-    encoder: PairEncoder,
-    precision: str,
-    phase: Phase,
-) -> None:
+def _ask_policies(case: Case, measured: Measured, phase: Phase) -> None:
     """Ask the policy, then the reference: log-probabilities of the pairs, answers of their own."""
-    test, tokenizer = measured.test, encoder.tokenizer
-    encoded = test.encode(encoder)
-    generations = _prompts(config, test, encoder) if config.num_generations else None
+    config, encoder = case.config, case.encoder("policy")
+    encoded, pad_id = case.test.encode(encoder), encoder.tokenizer.pad_token_id
+    generations = _prompts(case) if config.num_generations else None
     for role in ("policy", "reference"):
-        with policy_on_device(names[role], tokenizer, precision) as model:
+        with policy_on_device(case.names[role], encoder.tokenizer, case.precision) as model:
             with phase(f"Log-probabilities, {role}"):
-                setattr(measured, role, _pair_logps(model, test, encoded, tokenizer.pad_token_id, config.batch_size))
+                setattr(measured, role, _pair_logps(model, case.test, encoded, pad_id, config.batch_size))
             if generations is not None:
                 with phase(f"Generations, {role}"):
                     _generate(config, role, model, encoder, generations)
     measured.generations = generations
+
+
+def _ask_reward_model(case: Case, measured: Measured) -> None:
+    """Score both answers of every pair, and the generations where this model is their judge."""
+    encoder = case.encoder("reward_model")
+    pad_id = encoder.tokenizer.pad_token_id
+    with reward_on_device(case.names["reward_model"], encoder.tokenizer, case.precision) as model:
+
+        def score(sequences: list[tuple[list[int], list[int]]]) -> Floats:
+            joined = [prompt + answer for prompt, answer in sequences]
+            return score_sequences(model, joined, pad_id, case.config.batch_size)
+
+        encoded = case.test.encode(encoder)
+        chosen, rejected = both_sides(encoded.pairs, score)
+        measured.rewards = (case.test.spread(encoded, chosen), case.test.spread(encoded, rejected))
+        if measured.generations is not None and case.config.judge == "reward":
+            measured.judgements = RewardJudge(encoder, score).compare(measured.generations)
+
+
+def _judge_card(case: Case, measured: Measured) -> dict[str, Any]:
+    """Return who judged, and whether the judge learnt from the data that the policy learnt from."""
+    if measured.judgements is None:
+        return {"kind": "none", "label": "not judged", "self_judged": False}
+    reward, policy = (case.known[role].dataset_hash for role in ("reward_model", "policy"))
+    same = reward is not None and reward == policy
+    label = "by the reward model" + (", self-judged" if same else "")
+    return {"kind": "reward", "label": label, "self_judged": same}
 
 
 def _pair_logps(model: Any, test: TestSet, encoded: EncodedSplit, pad_id: int, batch_size: int) -> PairLogps:
@@ -113,11 +101,11 @@ def _pair_logps(model: Any, test: TestSet, encoded: EncodedSplit, pad_id: int, b
     return PairLogps(chosen=chosen, rejected=rejected, chosen_tokens=chosen_tokens, rejected_tokens=rejected_tokens)
 
 
-def _prompts(config: EvaluationConfig, test: TestSet, encoder: PairEncoder) -> Generations:
+def _prompts(case: Case) -> Generations:
     """Choose the prompts: the same for both models, and for every run with this seed."""
-    numbers = choose_prompts(test.num_prompts, config.num_generations, config.seed)
-    rows = [int(test.first_rows()[number]) for number in numbers]
-    return Generations(rows=rows, prompts=[test.rows[row]["prompt"] for row in rows])
+    numbers = choose_prompts(case.test.num_prompts, case.config.num_generations, case.config.seed)
+    rows = [int(case.test.first_rows()[number]) for number in numbers]
+    return Generations(rows=rows, prompts=[case.test.rows[row]["prompt"] for row in rows])
 
 
 def _generate(config: EvaluationConfig, role: str, model: Any, encoder: PairEncoder, generations: Generations) -> None:

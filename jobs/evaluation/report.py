@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from jobs.config.evaluation import EvaluationConfig
 from jobs.config.fields import identity
 from jobs.contract.files import write_json
 from jobs.evaluation.acceptance import acceptance, validity_of
+from jobs.evaluation.case import Case
 from jobs.evaluation.generations import generation_card
 from jobs.evaluation.judge import Judgement
 from jobs.evaluation.measure import Measured
-from jobs.evaluation.pairs import TestSet
 from jobs.evaluation.policy import PairLogps, policy_card
-from jobs.evaluation.recorded import Recorded
 from jobs.evaluation.reward import most_disputed, reward_card
 from jobs.evaluation.verdict import findings, headline, verdict
 from jobs.training.hardware import describe_device
@@ -28,21 +26,14 @@ SCHEMA_VERSION = 1
 DEFAULT_BETA = 0.1
 
 
-def build(
-    config: EvaluationConfig,
-    test: TestSet,
-    names: dict[str, str],
-    known: dict[str, Recorded],
-    inputs: dict[str, str],
-    measured: Measured,
-    precision: str,
-) -> dict[str, Any]:
+def build(case: Case, measured: Measured) -> dict[str, Any]:
     """Return `report.json` as a document; `report.schema.json` says what stands in it."""
+    config, test = case.config, case.test
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": Path(config.output_dir).name,
-        "inputs": _inputs(config, test, names, inputs),
-        "settings": identity(config) | {"precision": precision},
+        "inputs": _inputs(case),
+        "settings": identity(config) | {"precision": case.precision},
         "device": describe_device(),
         "reward": None,
         "policy": None,
@@ -51,7 +42,7 @@ def build(
     if measured.rewards is not None:
         report["reward"] = reward_card(test, *measured.rewards, seed=config.seed, slice_by=config.slice_by)
     if measured.policy is not None and measured.reference is not None:
-        beta = float(known["policy"].settings.get("beta") or DEFAULT_BETA)
+        beta = float(case.known["policy"].settings.get("beta") or DEFAULT_BETA)
         report["policy"] = policy_card(test, measured.policy, measured.reference, beta=beta, seed=config.seed)
     if measured.generations is not None:
         unjudged = Judgement(outcome=None)
@@ -68,7 +59,7 @@ def build(
     )
     report["headline"] = headline(report)
     report["verdict"] = verdict(report)
-    report["findings"] = findings(report, known, inputs["dataset"])
+    report["findings"] = findings(report, case.known, case.inputs)
     document: dict[str, Any] = finite(report)
     return document
 
@@ -98,19 +89,19 @@ def finite(document: Any) -> Any:
     return None if isinstance(document, float) and not math.isfinite(document) else document
 
 
-def _inputs(config: EvaluationConfig, test: TestSet, names: dict[str, str], inputs: dict[str, str]) -> dict[str, Any]:
-    data = Path(config.dataset_dir)
+def _inputs(case: Case) -> dict[str, Any]:
+    folder = case.config.dataset_dir
     described: dict[str, Any] = {
         "dataset": {
-            "path": config.dataset_dir,
-            "sha256": inputs["dataset"],
+            "path": folder,
+            "sha256": case.inputs["dataset"],
             "split": "test",
-            "pairs": len(test.rows),
-            "prompts": test.num_prompts,
-            "validity": validity_of(data),
+            "pairs": len(case.test.rows),
+            "prompts": case.test.num_prompts,
+            "validity": validity_of(Path(folder)),
         }
     }
-    return described | {role: {"path": name, "sha256": inputs[role]} for role, name in names.items()}
+    return described | {role: {"path": name, "sha256": case.inputs[role]} for role, name in case.names.items()}
 
 
 def _folder(model: str | None) -> Path | None:

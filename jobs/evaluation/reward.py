@@ -153,8 +153,8 @@ def _field(meta: dict[str, Any], field: str) -> str | None:
 
 def _first_option(meta: list[dict[str, Any]], clusters: statistics.Ints, seed: int) -> dict[str, Any] | None:
     """Return how often the option that stood first was chosen, where ingestion knows the order."""
-    known = np.array([isinstance(m.get("first"), str) for m in meta], dtype=np.bool_)
-    outcomes = np.array([float(m.get("first") == "chosen") for m in meta])
+    known = np.array([isinstance(m.get("chosen_first"), bool) for m in meta], dtype=np.bool_)
+    outcomes = np.array([float(m.get("chosen_first") is True) for m in meta])
     return _subset(outcomes, known, clusters, seed)
 
 
@@ -164,7 +164,7 @@ def most_disputed(test: TestSet, chosen: Floats, rejected: Floats, count: int) -
     order = [int(i) for i in np.argsort(margins, kind="stable")[:count] if margins[i] < 0]
     return [
         {
-            "id": test.meta[i].get("id", test.meta[i].get("record_id")),
+            "id": test.meta[i].get("id"),
             "row": i,
             "prompt": test.rows[i]["prompt"],
             "response_a": test.rows[i]["chosen"],

@@ -66,11 +66,11 @@ def acceptance_tables(report: dict[str, Any]) -> list[Table]:
 
 def _policy(card: dict[str, Any]) -> Table:
     rows = []
-    for name, key in (("by mean log-probability", "by_mean"), ("by summed log-probability", "by_sum")):
+    for name, key in (("Preference win-rate, mean per token", "by_mean"), ("  the same, sum over tokens", "by_sum")):
         rates = card[key]
         rows.append(
             [
-                f"Preference win-rate {name}",
+                name,
                 interval(rates["policy"]),
                 interval(rates["reference"]),
                 points(rates["gain"]),

@@ -40,9 +40,10 @@ def show(report: dict[str, Any], settings: dict[str, Any]) -> None:
 
 
 def _print(console: Console, table: Table) -> None:
-    grid = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="dim", box=None)
+    console.print(Text(table.title, style="bold"))
+    grid = RichTable(header_style="dim", box=None)
     for column in table.columns:
-        grid.add_column(column)
+        grid.add_column(column, no_wrap=True)
     for row in table.rows:
         grid.add_row(*(Text(cell, style=_MARK_COLOURS.get(cell, "")) for cell in row))
     console.print(grid)

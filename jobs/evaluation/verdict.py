@@ -71,9 +71,9 @@ def _policy_verdict(rates: dict[str, Any], generation: dict[str, Any] | None) ->
     return {"answer": answer, "sentence": sentence}
 
 
-def findings(report: dict[str, Any], models: dict[str, Recorded], dataset_hash: str) -> list[dict[str, str]]:
+def findings(report: dict[str, Any], known: dict[str, Recorded], inputs: dict[str, str]) -> list[dict[str, str]]:
     """Return what a reader should know before trusting the numbers; `warning` or `note`."""
-    found = [*_data_findings(models, dataset_hash)]
+    found = _data_findings(known, inputs)
     if report["reward"] is not None:
         found += _reward_findings(report["reward"])
     if report["policy"] is not None:
@@ -86,19 +86,23 @@ def findings(report: dict[str, Any], models: dict[str, Recorded], dataset_hash: 
 Finding = tuple[str, str, str]
 
 
-def _data_findings(models: dict[str, Recorded], dataset_hash: str) -> list[Finding]:
-    return [
+def _data_findings(known: dict[str, Recorded], inputs: dict[str, str]) -> list[Finding]:
+    found: list[Finding] = [
         (
             "warning",
             "other_training_data",
             (
-                f"The {role} was trained on another publication of the data than the one judged here: "
-                "held-out rows may have been seen in its training."
+                f"The {role.replace('_', ' ')} was trained on another publication of the data than the one judged "
+                "here: held-out rows may have been seen in its training."
             ),
         )
-        for role, known in models.items()
-        if known.dataset_hash not in (None, dataset_hash)
+        for role, model in known.items()
+        if model.dataset_hash not in (None, inputs["dataset"])
     ]
+    if "policy" in known and known["policy"].references.get("ref_model") not in (None, inputs["reference"]):
+        text = "The reference is not the model that the policy was trained against."
+        found.append(("note", "other_reference", text))
+    return found
 
 
 def _reward_findings(card: dict[str, Any]) -> list[Finding]:

@@ -7,7 +7,7 @@ come out under the same seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,12 @@ def mean_estimate(values: ArrayLike, clusters: Ints, *, seed: int) -> Estimate:
     def weighted(weights_bk: Floats) -> Floats:
         return np.asarray((weights_bk @ sums_k) / (weights_bk @ rows_k))
 
-    return _estimate(weighted, clusters, seed)
+    estimate = _estimate(weighted, clusters, seed)
+    if k > 1 and (values_n == values_n[0]).all() and values_n[0] in (0.0, 1.0):
+        # Every resample of an all-or-nothing share is the same; Wilson's interval knows that the next may differ.
+        low, high = wilson(k * values_n[0], k)
+        estimate = replace(estimate, low=low, high=high)
+    return estimate
 
 
 def length_controlled_estimate(outcomes: ArrayLike, length_gaps: ArrayLike, clusters: Ints, *, seed: int) -> Estimate:

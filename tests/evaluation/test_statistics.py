@@ -134,6 +134,13 @@ def test_length_control_without_any_gap_is_the_plain_win_rate() -> None:
     assert statistics.length_controlled_estimate(np.ones(50), np.ones(50), np.arange(50), seed=0).high <= 1.0
 
 
+def test_a_share_of_all_is_not_certain() -> None:
+    """Twenty wins of twenty leave room for a loss: the interval is Wilson's, not a point."""
+    estimate = statistics.mean_estimate(np.ones(20), np.arange(20), seed=0)
+    assert (estimate.low, estimate.high) == pytest.approx(statistics.wilson(20, 20))
+    assert 0.8 < estimate.low < 0.9
+
+
 def test_one_prompt_concludes_nothing() -> None:
     """A single prompt has no interval, and no data has no number."""
     assert not statistics.mean_estimate([1.0, 1.0], np.array([0, 0]), seed=0).excludes(0.5)

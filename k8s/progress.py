@@ -15,7 +15,7 @@ SHOWN = {
     "loss": ("loss",),
     "eval_loss": ("eval_loss",),
     "accuracy": ("eval_accuracy", "accuracy"),
-    "margin": ("margin", "reward_margin", "rewards_margin"),
+    "margin": ("eval_margin", "margin"),
     "remaining_s": ("remaining_s",),
 }
 """Shown as -> keys of docs/metrics.md, the preferred one first."""

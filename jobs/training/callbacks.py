@@ -52,6 +52,12 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
     def __init__(self, writer: MetricsWriter | None) -> None:
         self.writer = writer
         self.step_started = self.tokens_before = self.eval_time_s = 0.0
+        self.begun = (0.0, 0)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.begun = (time.perf_counter(), state.global_step)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -73,6 +79,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         kind = "train" if "loss" in values else "eval"
         if kind == "train":
             values |= self._speed(args, values) | {"epoch": round(state.epoch or 0.0, 4)}
+            values |= {"max_steps": state.max_steps, "remaining_s": self._remaining(state)}
         else:
             values["eval_time_s"] = round(float((logs or {}).get("eval_runtime", 0.0)), 3)
         if self.writer is not None:
@@ -83,6 +90,12 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
                 needed="a finite number",
                 next_step=f"lower --lr, or use --precision fp32; checkpoints are in {args.output_dir}",
             )
+
+    def _remaining(self, state: TrainerState) -> float:
+        """Return the seconds that the rest will take at the mean speed since this attempt began."""
+        time_begun, step_begun = self.begun
+        done = max(state.global_step - step_begun, 1)
+        return round((time.perf_counter() - time_begun) / done * (state.max_steps - state.global_step), 1)
 
     def _speed(self, args: TrainingArguments, values: dict[str, Any]) -> dict[str, float]:
         """Return time and throughput of the step that was just logged."""

@@ -17,6 +17,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.raised = False
+        self.signalled = False
 
     def __bool__(self) -> bool:
         self.raised = self.raised or stop_requested()
@@ -24,9 +25,10 @@ class StopFlag:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Remember the first signal; at the second one leave without cleaning up."""
-        if self.raised:
+        # Signals are counted by themselves: the stop file and the first signal come together and are one request.
+        if self.signalled:
             os._exit(128 + number)
-        self.raised = True
+        self.raised = self.signalled = True
         LOG.warning("Stopping after this step (%s); again to stop at once", signal.Signals(number).name)
 
 

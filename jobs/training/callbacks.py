@@ -95,7 +95,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         """Return the seconds that the rest will take at the mean speed since this attempt began."""
         time_begun, step_begun = self.begun
         done = max(state.global_step - step_begun, 1)
-        return round((time.perf_counter() - time_begun) / done * (state.max_steps - state.global_step), 1)
+        return float(round((time.perf_counter() - time_begun) / done * (state.max_steps - state.global_step), 1))
 
     def _speed(self, args: TrainingArguments, values: dict[str, Any]) -> dict[str, float]:
         """Return time and throughput of the step that was just logged."""

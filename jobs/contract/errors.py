@@ -162,6 +162,8 @@ def from_os_error(exc: OSError) -> AiosError:
             needed="a readable and writable place",
             next_step="check permissions and mounts",
         )
+    if exc.errno in {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}:
+        return VolumeFault(f"{reason}{where}", needed="a folder that can be written", next_step="choose another path")
     if isinstance(exc, FileNotFoundError):
         return BadData(f"no such file{where}", next_step="check the path")
     return AiosError(f"{reason}{where}", next_step="see the log for the traceback")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.errors import BadConfig, BeingReplaced, FolderBusy, UpstreamMissing
+from jobs.contract.errors import BadConfig, BeingReplaced, FolderBusy, UpstreamMissing, from_os_error
 from jobs.contract.lock import FolderLock
 from jobs.contract.manifest import MANIFEST_NAME, Manifest, journal_path, read_manifest, verify
 from jobs.contract.publish import already_published, publish_into, publish_whole, recover, staging
@@ -80,6 +81,24 @@ def test_the_same_result_is_not_made_twice(tmp_path: Path) -> None:
         already_published(tmp_path / "out", inputs={"export": "x"}, config={"content": "two"}, overwrite=False)
     other = already_published(tmp_path / "out", inputs={"export": "y"}, config={"content": "one"}, overwrite=True)
     assert other is None
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, 74),
+        (errno.EROFS, 74),
+        (errno.EACCES, 74),
+        (errno.ENOTDIR, 74),
+        (errno.ENOENT, 65),
+        (errno.EMFILE, 70),
+    ],
+)
+def test_an_operating_system_error_gets_a_sentence_and_a_code(number: int, code: int) -> None:
+    """A full disk or a folder that cannot be written is the volume's fault, and the line names the path."""
+    error = from_os_error(OSError(number, os.strerror(number), "artifacts/rm/x"))
+    assert error.exit_code == code
+    assert "artifacts/rm/x" in str(error)
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""The same functions in this process or in several; results come in the order of the work, a bounded amount ahead."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from jobs.contract.errors import AiosError
+from jobs.ingest.chunk import Chunker, Rules, UnitResult
+from jobs.ingest.source import Unit
+
+_chunker: Chunker | None = None
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may use: its affinity, cut by the container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, round(int(quota) / int(period))))
+    return count
+
+
+class Pool:
+    """Workers for one ingestion; with one worker everything runs in this process."""
+
+    def __init__(self, workers: int, rules: Rules) -> None:
+        self.workers = workers
+        self._chunker: Chunker | None = None
+        self._executor: ProcessPoolExecutor | None = None
+        if workers == 1:
+            self._chunker = Chunker(rules, "0")
+        else:
+            # spawn everywhere: the only way on Windows, and fork with threads alive is undefined.
+            self._executor = ProcessPoolExecutor(
+                workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(rules,)
+            )
+
+    def read_units(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
+        """Run the first pass over all units."""
+        if self._chunker is not None:
+            yield from map(self._chunker.run, units)
+        else:
+            yield from self._ordered(_run_unit, ((unit,) for unit in units))
+
+    def each(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """Call a module-level function once for each tuple of arguments."""
+        if self._executor is None:
+            for args in arguments:
+                yield function(*args)
+        else:
+            yield from self._ordered(function, arguments)
+
+    def _ordered(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        assert self._executor is not None
+        pending: deque[Future[Any]] = deque()
+        try:
+            for args in arguments:
+                pending.append(self._executor.submit(function, *args))
+                # Two in hand for each worker keep it busy; more would only hold more input in memory.
+                if len(pending) >= 2 * self.workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as exc:
+            raise AiosError(
+                "a worker process died, perhaps for lack of memory", next_step="try again with fewer --workers"
+            ) from exc
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the workers; what is not begun yet is not begun any more."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._chunker is not None:
+            self._chunker.spill.close()
+
+
+def _start_worker(rules: Rules) -> None:
+    global _chunker
+    _chunker = Chunker(rules, str(os.getpid()))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End at once when the main process is gone: a killed ingestion must not leave workers behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_unit(unit: Unit) -> UnitResult:
+    assert _chunker is not None
+    return _chunker.run(unit)

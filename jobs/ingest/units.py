@@ -1,0 +1,171 @@
+"""Turns sources into units in file order, streaming where a file has to be decompressed or taken apart here."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from jobs.contract.errors import BadData
+from jobs.ingest.source import (
+    CHUNK_BYTES,
+    Source,
+    Unit,
+    document_records,
+    json_error,
+    open_stream,
+    range_units,
+    read_some,
+)
+
+_SPACE = re.compile(r"[\s,]*")
+
+
+def iter_units(sources: list[Source], scratch: Path) -> Iterator[Unit]:
+    """Yield the units of all sources; at most one chunk of decompressed text is held at a time."""
+    index = 0
+    for source in sources:
+        for unit in _units(source, index, scratch):
+            yield unit
+            index = unit.index + 1
+
+
+def _units(source: Source, index: int, scratch: Path) -> Iterator[Unit]:
+    if source.shape == "parquet":
+        return _parquet_units(source, index, scratch)
+    if source.shape == "jsonl":
+        return _stream_units(source, index) if source.compression else range_units(source, index)
+    if source.shape == "array":
+        return _array_units(source, index)
+    return _document_units(source, index)
+
+
+def _stream_units(source: Source, index: int) -> Iterator[Unit]:
+    number, rest = 1, b""
+    with open_stream(source.path, source.compression) as stream:
+        while True:
+            block = read_some(stream, source.path, CHUNK_BYTES)
+            whole, rest = _split_last_line(rest + block) if block else (rest, b"")
+            if whole:
+                yield Unit(index=index, path=str(source.path), shape="lines", lines=whole, first_number=number)
+                index, number = index + 1, number + whole.count(b"\n")
+            if not block:
+                return
+
+
+def _split_last_line(block: bytes) -> tuple[bytes, bytes]:
+    cut = block.rfind(b"\n") + 1
+    return block[:cut], block[cut:]
+
+
+def _parquet_units(source: Source, index: int, scratch: Path) -> Iterator[Unit]:
+    from jobs.ingest.parquet import row_groups
+
+    path = source.path
+    if source.compression:
+        path = scratch / f"{index}-{source.path.name}"
+        with open_stream(source.path, source.compression) as stream, path.open("wb") as target:
+            shutil.copyfileobj(stream, target, CHUNK_BYTES)
+    for number, (start, end) in enumerate(row_groups(path, named=source.path)):
+        yield Unit(index=index + number, path=str(path), shape="parquet", start=start, end=end)
+
+
+def _document_units(source: Source, index: int) -> Iterator[Unit]:
+    with open_stream(source.path, source.compression) as stream:
+        content = read_some(stream, source.path, -1)
+    try:
+        records = document_records(json.loads(content.decode("utf-8-sig")))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if isinstance(exc, json.JSONDecodeError):
+            raise json_error(source.path, exc) from exc
+        raise BadData(f"{source.path} is not valid JSON ({exc})", next_step="export it again") from exc
+    if not records:
+        raise BadData(f"{source.path} holds no records", needed="an Argilla export")
+    yield from _packed(source, index, (_dump(record) for record in records))
+
+
+def _dump(record: object) -> bytes:
+    try:
+        return orjson.dumps(record)
+    except (TypeError, orjson.JSONEncodeError):
+        return json.dumps(record).encode()
+
+
+def _array_units(source: Source, index: int) -> Iterator[Unit]:
+    with open_stream(source.path, source.compression) as stream:
+        yield from _packed(source, index, _elements(source, stream))
+
+
+def _packed(source: Source, index: int, elements: Iterator[bytes]) -> Iterator[Unit]:
+    """Pack records into units of about one chunk."""
+    batch: list[bytes] = []
+    size, number = 0, 1
+    for element in elements:
+        batch.append(element)
+        size += len(element)
+        if size >= CHUNK_BYTES:
+            yield Unit(index=index, path=str(source.path), shape="records", lines=batch, first_number=number)
+            index, number, size, batch = index + 1, number + len(batch), 0, []
+    if batch:
+        yield Unit(index=index, path=str(source.path), shape="records", lines=batch, first_number=number)
+
+
+def _elements(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the elements of one JSON array as text, holding one chunk of it; their content is parsed by the workers."""
+    scan = json.JSONDecoder().raw_decode
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    text, line, number, at_end = "", 1, 0, False
+
+    def more() -> str:
+        nonlocal at_end
+        block = read_some(stream, source.path, CHUNK_BYTES)
+        at_end = not block
+        try:
+            return decoder.decode(block, final=at_end)
+        except UnicodeDecodeError as exc:
+            raise BadData(f"{source.path} is not valid UTF-8 ({exc.reason})", next_step="export it again") from exc
+
+    text = more().lstrip()[1:]
+    position = 0
+    while True:
+        position = _skip(text, position)
+        if text.startswith("]", position):
+            break
+        try:
+            _, end = scan(text, position)
+            # A number or a word at the edge of the buffer may go on in the next block.
+            if end < len(text) or at_end:
+                number += 1
+                yield text[position:end].encode("utf-8", "surrogatepass")
+                position = end
+                continue
+        except RecursionError:
+            raise BadData(f"{source.path}: record {number + 1} is nested too deep", next_step="remove it") from None
+        except json.JSONDecodeError as exc:
+            if at_end:
+                raise _array_error(source.path, number + 1, line, text, exc) from exc
+        line += text.count("\n", 0, position)
+        text, position = text[position:] + more(), 0
+    if number == 0:
+        raise BadData(f"{source.path} holds no records", needed="an Argilla export")
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _array_error(path: Path, record: int, line: int, text: str, exc: json.JSONDecodeError) -> BadData:
+    line += text.count("\n", 0, exc.pos)
+    what = "the file ends in the middle of it" if exc.pos >= len(text.rstrip()) else exc.msg
+    return BadData(
+        f"{path}: line {line}, record {record} of the array: {what}",
+        needed="one whole JSON array",
+        next_step="export it again",
+    )

@@ -26,6 +26,9 @@ PROFILES = Path(__file__).with_name("profiles")
 DATASETS = "training_data/curated_datasets"
 
 
+_MAPS_OF_TEXT = ("nodeSelector", "labels", "annotations", "podLabels", "podAnnotations", "env")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as Helm reads it: 2e-5 is a number. PyYAML follows YAML 1.1, where it is text."""
 
@@ -127,6 +130,8 @@ def parse_setting(text: str) -> Values:
     if not separator or not all(keys):
         raise BadConfig(f"--set {text!r}", needed="KEY.KEY=VALUE, such as steps.dpo.args.beta=0.2")
     document: Any = read_yaml(value, f"--set {path}") if value else ""
+    if len(keys) > 1 and keys[-2] in _MAPS_OF_TEXT:
+        document = value
     if keys[0] == "steps" and keys[2:3] == ["args"] and len(keys) == 4:
         document = _argument(keys[1], keys[3], document)
     for key in reversed(keys):
@@ -211,9 +216,10 @@ def _check_steps(steps: Mapping[str, Values], enabled: set[str]) -> None:
             raise BadConfig(f"steps.{name}.args: {exc.found}", needed=exc.needed, next_step=hint) from exc
 
 
-def enabled_steps(values: Values) -> dict[str, Values]:
+def enabled_steps(values: Mapping[str, Any]) -> dict[str, Values]:
     """Return the steps that this run does, in an order in which they can run."""
-    steps = {name: step for name, step in values["steps"].items() if step.get("enabled")}
+    given = values["steps"]
+    steps = {name: given[name] for name in STEPS if name in given and given[name].get("enabled")}
     return {name: steps[name] for name in order({name: tuple(step["needs"]) for name, step in steps.items()})}
 
 

@@ -22,7 +22,7 @@ from k8s.machine.observe import live, observe, view
 from k8s.machine.spawn import detached
 from k8s.machine.store import RUNS, Run, runs
 from k8s.steps import STEPS
-from k8s.values import Values, output_folder
+from k8s.values import Values, enabled_steps, output_folder
 from k8s.view import RunView
 
 _PACKAGES = ("aios-alignment", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "pyarrow")
@@ -68,7 +68,7 @@ def stop(run: Run) -> RunView:
         return seen
     run.change_control(stopped=True)
     control = run.control()
-    for name, step in _enabled(run).items():
+    for name, step in enabled_steps(run.document()["values"]).items():
         request_stop(observe(run, name, step, control))
     return view(run)
 
@@ -79,17 +79,13 @@ def resume(run: Run) -> RunView:
     if seen.phase == "succeeded" or (seen.phase == "running" and run.conducted()):
         return seen
     forgiven = dict(run.control()["forgiven"])
-    for name, step in _enabled(run).items():
+    for name, step in enabled_steps(run.document()["values"]).items():
         last = observe(run, name, step, run.control())
         if last.phase is not Phase.RUNNING:
             forgiven[name] = last.number
     run.change_control(stopped=False, forgiven=forgiven)
     start_conductor(run)
     return view(run)
-
-
-def _enabled(run: Run) -> dict[str, Any]:
-    return {name: step for name, step in run.document()["values"]["steps"].items() if step["enabled"]}
 
 
 def _refuse_shared_folders(values: Values, root: Path) -> None:
@@ -106,11 +102,11 @@ def _refuse_shared_folders(values: Values, root: Path) -> None:
 
 
 def _writes(values: Values) -> set[str]:
-    return {output_folder(name, step) for name, step in values["steps"].items() if step["enabled"]}
+    return {output_folder(name, step) for name, step in enabled_steps(values).items()}
 
 
 def _reads(values: Values) -> set[str]:
-    steps = {name: step for name, step in values["steps"].items() if step["enabled"]}
+    steps = enabled_steps(values)
     return {str(step["args"][key]) for name, step in steps.items() for key in STEPS[name].reads if key in step["args"]}
 
 

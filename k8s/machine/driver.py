@@ -28,7 +28,7 @@ from k8s.conductor import Outcome, Phase, decide
 from k8s.machine.observe import Observed, observe, step_states
 from k8s.machine.spawn import detached
 from k8s.machine.store import Run
-from k8s.values import command, output_folder
+from k8s.values import command, enabled_steps, output_folder
 
 _TICK_S = 0.2
 _MAX_TROUBLES = 150
@@ -41,8 +41,7 @@ class Driver:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        values = run.document()["values"]
-        self.steps = {name: step for name, step in values["steps"].items() if step["enabled"]}
+        self.steps = enabled_steps(run.document()["values"])
         self._started: dict[str, tuple[int, subprocess.Popen[bytes]]] = {}
         self._orphaned_at: dict[str, float] = {}
         self._written: Any = None

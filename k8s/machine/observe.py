@@ -12,7 +12,7 @@ from jobs.contract.errors import NEVER_RETRIED, ExitCode
 from k8s.conductor import Outcome, Phase, StepState, decide
 from k8s.machine.store import Run
 from k8s.progress import read_progress
-from k8s.values import output_folder
+from k8s.values import enabled_steps, output_folder
 from k8s.view import RunView, StepView
 
 ALIVE = ("starting", "running")
@@ -66,7 +66,7 @@ def step_states(observed: Mapping[str, Observed], steps: Mapping[str, Mapping[st
 def view(run: Run) -> RunView:
     """Return the picture of a run, from its files alone."""
     document, control = run.document(), run.control()
-    steps = {name: step for name, step in document["values"]["steps"].items() if step["enabled"]}
+    steps = enabled_steps(document["values"])
     observed = {name: observe(run, name, step, control) for name, step in steps.items()}
     plan = decide(step_states(observed, steps), stopped=control["stopped"])
     cut_off = set(plan.skip)

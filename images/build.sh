@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds the images with buildah, without a Docker daemon: `images/build.sh [IMAGE...]`.
+#   BASE          base image, or a .tar of a root file system (debootstrap --variant=minbase, with python3)
+#   TORCH, TORCH_LINKS   see Containerfile
+#   BUILD_FLAGS   more flags for buildah, such as volumes with certificates or wheels
+#   TAG           default 0.1.0-cpu
+set -euo pipefail
+cd "$(dirname "$0")/.."
+BASE=${BASE:-docker.io/library/python:3.11-slim-bookworm}
+REGISTRY=${REGISTRY:-localhost/aios-alignment}
+TAG=${TAG:-0.1.0-cpu}
+IMAGES=${*:-launcher ingest rm dpo evaluation}
+export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
+
+if [ -f "$BASE" ]; then
+  container=$(buildah from scratch)
+  buildah add -q "$container" "$BASE" /
+  buildah config --env PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin "$container"
+  buildah commit -q --rm "$container" localhost/aios-base:local >/dev/null
+  BASE=localhost/aios-base:local
+fi
+
+for image in $IMAGES; do
+  # --layers keeps what did not change: a change of our code rebuilds the last layer only.
+  # shellcheck disable=SC2086
+  buildah build --layers --format oci --target "$image" --file images/Containerfile --tag "$REGISTRY/$image:$TAG" \
+    --build-arg BASE="$BASE" ${TORCH:+--build-arg TORCH="$TORCH"} ${TORCH_LINKS:+--build-arg TORCH_LINKS="$TORCH_LINKS"} \
+    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" ${BUILD_FLAGS:-} .
+done

@@ -1,6 +1,6 @@
 """What the chart takes from the code: its defaults, its schema, the commands of the steps.
 
-    python -m k8s.chart        write them into charts/run; a test compares
+python -m k8s.chart        write them into charts/run; a test compares
 """
 
 from __future__ import annotations

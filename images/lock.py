@@ -1,4 +1,4 @@
-"""Write the images' lock files: `python images/lock.py` (needs uv), after a change of pyproject.toml or constraints.txt.
+"""Write the images' lock files: `python images/lock.py` (needs uv), after a change of the dependencies.
 
 Three increments, each a layer of its own: `launcher` (base dependencies), `data` (what ingestion adds), `train` (what
 training adds). Every file is hashed, for every platform. torch is left out: its CPU build differs by platform and comes

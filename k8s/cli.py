@@ -190,6 +190,15 @@ def resume(name: str | None, follow: bool) -> int:
     return _follow(run) if follow else 0
 
 
+@jobs.command(hidden=True)
+@click.argument("release")
+def conduct(release: str) -> int:
+    """Release the steps of an installed run one after the other; what the conductor's pod runs."""
+    from k8s.cluster.conduct import main
+
+    return main(release)
+
+
 def _compose(
     profile: str, files: tuple[Path, ...], settings: tuple[str, ...], inputs: tuple[str, ...], name: str | None
 ) -> run_values.Values:

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Writes built images into one OCI layout, shared layers once: `images/pack.sh FOLDER [IMAGE...]`.
+set -euo pipefail
+FOLDER=${1:?folder for the OCI layout}; shift
+REGISTRY=${REGISTRY:-localhost/aios-alignment}
+TAG=${TAG:-0.1.0-cpu}
+mkdir -p "$FOLDER"
+for image in ${*:-launcher ingest rm dpo evaluation}; do
+  buildah push -q "$REGISTRY/$image:$TAG" "oci:$FOLDER:$REGISTRY/$image:$TAG"
+done

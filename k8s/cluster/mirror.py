@@ -1,0 +1,78 @@
+"""A local copy of the objects of one kind: list, then watch; list again when the server has forgotten our position."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import Any
+
+from jobs.contract.errors import AiosError
+from k8s.cluster.client import _TRANSPORT, Api, Expired, Object
+
+_LOG = logging.getLogger("aios")
+
+
+class Mirror:
+    """Keeps `objects` (name -> object) as the API server has them and tells `changed` about it.
+
+    Broken connections, restarts of the server and 410 mean: look again. Never that something has failed.
+    """
+
+    def __init__(self, api: Api, path: str, selector: str, changed: threading.Event) -> None:
+        self.api, self.path, self.selector, self.changed = api, path, selector, changed
+        self.objects: dict[str, Object] = {}
+        self.ready = threading.Event()
+        self.error: Exception | None = None
+        self._version = ""
+        self._thread = threading.Thread(target=self._run, name=f"mirror {path}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; `ready` is set after the first list."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        pause = 0.1
+        while True:
+            try:
+                if not self._version:
+                    self._list()
+                self._watch()
+                pause = 0.1
+            except Expired:
+                self._version = ""
+            except (*_TRANSPORT, ValueError) as exc:
+                _LOG.debug("watch of %s broke (%s), looking again", self.path, exc)
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+                pause = min(pause * 2, 30.0)
+            except AiosError as exc:
+                # Not allowed, or the server is in trouble: the owner decides whether it can wait.
+                self.error = exc
+                self.changed.set()
+                self._version = ""
+                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                pause = min(pause * 2, 30.0)
+
+    def _list(self) -> None:
+        answer = self.api.get(self.path, labelSelector=self.selector)
+        self.objects = {item["metadata"]["name"]: item for item in answer["items"]}
+        self._version = answer["metadata"]["resourceVersion"]
+        self.error = None
+        self.ready.set()
+        self.changed.set()
+
+    def _watch(self) -> None:
+        query: dict[str, Any] = {"labelSelector": self.selector, "resourceVersion": self._version}
+        for event in self.api.watch(self.path, **query):
+            item = event["object"]
+            self._version = item["metadata"]["resourceVersion"]
+            if event["type"] == "BOOKMARK":
+                continue
+            objects = dict(self.objects)
+            if event["type"] == "DELETED":
+                objects.pop(item["metadata"]["name"], None)
+            else:
+                objects[item["metadata"]["name"]] = item
+            self.objects = objects
+            self.changed.set()

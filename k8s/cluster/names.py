@@ -1,0 +1,26 @@
+"""Labels and annotations that the chart and this code share."""
+
+from __future__ import annotations
+
+INSTANCE = "app.kubernetes.io/instance"
+COMPONENT = "app.kubernetes.io/component"
+RUN = "aios-alignment/run"
+STEP = "aios-alignment/step"
+NEEDS = "aios-alignment/needs"
+OUTPUT = "aios-alignment/output"
+QUEUE = "aios-alignment/queue"
+KIND = "aios-alignment/kind"
+STOPPED = "aios-alignment/stopped"
+"""Set on a run's Jobs by `stop`; the conductor releases none of them until `resume` takes it away."""
+SKIPPED = "aios-alignment/skipped"
+KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def conductor(release: str) -> str:
+    """Return the name of the conductor's Job."""
+    return f"{release}-conductor"
+
+
+def status(release: str) -> str:
+    """Return the name of the status ConfigMap."""
+    return f"{release}-status"

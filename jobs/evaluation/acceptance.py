@@ -71,7 +71,7 @@ def ingestion(folder: Path) -> Checklist:
     rows = {name: _count_lines(folder / f"{name}.jsonl") for name in SPLITS}
     lines = [
         Line(
-            text=f"More than {NEEDED_VALIDITY:.0%} of the records are valid",
+            text=f"More than {100 * NEEDED_VALIDITY:.0f} % of the records are valid",
             passed=None if validity is None else validity > NEEDED_VALIDITY,
             found="no validity in the report" if validity is None else f"{validity:.1%}",
         ),
@@ -164,7 +164,7 @@ def loss_falls(metrics: Metrics) -> tuple[float, float] | None:
 def points(estimate: dict[str, Any]) -> str:
     """Write a difference of win-rates in points with its interval."""
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f} points [{low:.1f}, {high:.1f}]"
 
 
 def schema_report(folder: Path) -> dict[str, Any] | None:

@@ -83,7 +83,7 @@ def ingestion(folder: Path) -> Checklist:
         Line(
             text=f"{REPORT_NAME} counts every reason",
             passed=_counts_reasons(report),
-            found="missing" if report is None else f"{len(report.get('dropped', {}))} reasons",
+            found="missing" if report is None else f"{len(report.get('drops', {}))} reasons",
         ),
     ]
     return Checklist(step="ingest", title="Ingestion", lines=lines)
@@ -183,8 +183,12 @@ def validity_of(folder: Path) -> float | None:
 
 
 def _counts_reasons(report: dict[str, Any] | None) -> bool:
-    dropped = (report or {}).get("dropped")
-    return isinstance(dropped, dict)
+    """Tell whether the reasons with their counts add up to what the report says was dropped."""
+    drops, totals = (report or {}).get("drops"), (report or {}).get("totals")
+    if not isinstance(drops, dict) or not isinstance(totals, dict):
+        return False
+    counted = sum(reason.get("count", 0) for reason in drops.values())
+    return bool(counted == totals.get("dropped"))
 
 
 def _count_lines(path: Path) -> int:

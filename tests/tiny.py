@@ -86,7 +86,13 @@ def make_splits(folder: Path, *, train: int = 24, held_out: int = 8, chat: bool 
             meta = [{"id": f"{name}-{i}", "chosen_first": i % 2 == 0, "agreement": 1.0} for i in range(len(part))]
             (staged / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in part))
             (staged / f"{name}.meta.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in meta))
-        (staged / "schema_report.json").write_bytes(orjson.dumps({"splits": {k: len(v) for k, v in parts.items()}}))
+        report = {
+            "validity": 0.98,
+            "totals": {"records": len(rows) + 2, "pairs": len(rows), "dropped": 2},
+            "drops": {"tie": {"count": 2, "sample_ids": ["a", "b"]}},
+            "splits": {name: {"pairs": len(part)} for name, part in parts.items()},
+        }
+        (staged / "schema_report.json").write_bytes(orjson.dumps(report))
         manifest = Manifest(step="ingest", attempt="test", inputs={"export": "made"}, config={"seed": seed}, files=[])
         publish_whole(folder, staged, manifest, lock)
     return folder

@@ -71,7 +71,7 @@ def ingestion(folder: Path) -> Checklist:
     rows = {name: _count_lines(folder / f"{name}.jsonl") for name in SPLITS}
     lines = [
         Line(
-            text=f"More than {NEEDED_VALIDITY:.0%} of the records are valid",
+            text=f"More than {100 * NEEDED_VALIDITY:.0f} % of the records are valid",
             passed=None if validity is None else validity > NEEDED_VALIDITY,
             found="no validity in the report" if validity is None else f"{validity:.1%}",
         ),
@@ -83,7 +83,7 @@ def ingestion(folder: Path) -> Checklist:
         Line(
             text=f"{REPORT_NAME} counts every reason",
             passed=_counts_reasons(report),
-            found="missing" if report is None else f"{len(report.get('dropped', {}))} reasons",
+            found="missing" if report is None else f"{len(report.get('drops', {}))} reasons",
         ),
     ]
     return Checklist(step="ingest", title="Ingestion", lines=lines)
@@ -164,7 +164,7 @@ def loss_falls(metrics: Metrics) -> tuple[float, float] | None:
 def points(estimate: dict[str, Any]) -> str:
     """Write a difference of win-rates in points with its interval."""
     value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f} points [{low:.1f}, {high:.1f}]"
 
 
 def schema_report(folder: Path) -> dict[str, Any] | None:
@@ -183,8 +183,12 @@ def validity_of(folder: Path) -> float | None:
 
 
 def _counts_reasons(report: dict[str, Any] | None) -> bool:
-    dropped = (report or {}).get("dropped")
-    return isinstance(dropped, dict)
+    """Tell whether the reasons with their counts add up to what the report says was dropped."""
+    drops, totals = (report or {}).get("drops"), (report or {}).get("totals")
+    if not isinstance(drops, dict) or not isinstance(totals, dict):
+        return False
+    counted = sum(reason.get("count", 0) for reason in drops.values())
+    return bool(counted == totals.get("dropped"))
 
 
 def _count_lines(path: Path) -> int:

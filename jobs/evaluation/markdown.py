@@ -9,8 +9,8 @@ from jobs.evaluation.tables import Table, acceptance_tables, detail_tables, main
 DECISIONS = {"go": "GO", "no-go": "NO-GO", "not yet": "NOT YET"}
 
 
-def to_markdown(report: dict[str, Any]) -> str:
-    """Return the report as Markdown."""
+def to_markdown(report: dict[str, Any], plots: list[str]) -> str:
+    """Return the report as Markdown; `plots` are names of files in `plots/`."""
     decision = report["acceptance"]["decision"]
     lines = [
         f"# Verdict: {report['name']}",
@@ -27,6 +27,7 @@ def to_markdown(report: dict[str, Any]) -> str:
     lines += ["## Results", ""]
     for table in [*main_tables(report), *detail_tables(report)]:
         lines += _table(table)
+    lines += [line for name in plots for line in (f"![{name}](plots/{name}.svg)", "")]
     lines += ["## What was compared", "", *_inputs(report), ""]
     return "\n".join(lines)
 

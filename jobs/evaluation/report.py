@@ -15,8 +15,11 @@ from jobs.contract.files import write_json
 from jobs.evaluation.acceptance import acceptance, validity_of
 from jobs.evaluation.case import Case
 from jobs.evaluation.generations import generation_card
+from jobs.evaluation.html import to_html
 from jobs.evaluation.judge import Judgement
+from jobs.evaluation.markdown import to_markdown
 from jobs.evaluation.measure import Measured
+from jobs.evaluation.plots import plots
 from jobs.evaluation.policy import PairLogps, policy_card
 from jobs.evaluation.reward import most_disputed, reward_card
 from jobs.evaluation.verdict import findings, headline, verdict
@@ -66,13 +69,17 @@ def build(case: Case, measured: Measured) -> dict[str, Any]:
 
 def write_files(folder: Path, report: dict[str, Any], measured: Measured) -> None:
     """Write every file of the report into a staging folder."""
-    from jobs.evaluation.markdown import to_markdown
-
+    drawn = plots(report, measured)
+    generations = list(_generation_rows(measured)) if measured.generations is not None else []
     write_json(folder / "report.json", report)
-    (folder / "report.md").write_text(to_markdown(report), encoding="utf-8")
+    (folder / "report.md").write_text(to_markdown(report, list(drawn)), encoding="utf-8", newline="\n")
+    (folder / "report.html").write_text(to_html(report, drawn, generations), encoding="utf-8", newline="\n")
+    (folder / "plots").mkdir()
+    for name, svg in drawn.items():
+        (folder / "plots" / f"{name}.svg").write_text(svg, encoding="utf-8", newline="\n")
     _write_rows(folder / "pairs.jsonl", _pair_rows(measured))
     if measured.generations is not None:
-        _write_rows(folder / "generations.jsonl", _generation_rows(measured))
+        _write_rows(folder / "generations.jsonl", generations)
     if measured.rewards is not None:
         count = int(report["settings"]["disagreements"])
         _write_rows(folder / "disagreements.jsonl", most_disputed(measured.test, *measured.rewards, count))

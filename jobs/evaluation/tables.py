@@ -25,8 +25,10 @@ def interval(estimate: dict[str, Any] | None, *, percent: bool = True) -> str:
     if estimate is None or estimate["value"] is None:
         return "–"
     if percent:
-        low, high = (_bound(estimate[key], "{:.1%}") for key in ("low", "high"))
-        return f"{estimate['value']:.1%} [{low}, {high}]"
+        low, high = (
+            _bound(None if estimate[key] is None else 100 * estimate[key], "{:.1f}") for key in ("low", "high")
+        )
+        return f"{100 * estimate['value']:.1f} % [{low}, {high}]"
     low, high = (_bound(estimate[key], "{:.3f}") for key in ("low", "high"))
     return f"{estimate['value']:.3f} [{low}, {high}]"
 

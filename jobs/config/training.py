@@ -76,7 +76,8 @@ class TrainingConfig:
     losses within 1e-4 in fp32 and 1e-2 in bf16, sooner. --no-fast runs TRL's own code."""
 
     lora_rank: int = option(0, min=0)
-    """Train low-rank adapters of this rank (Hu et al. 2021) instead of all weights; 0 trains all weights. 16 is usual."""
+    """Train low-rank adapters of this rank (Hu et al. 2021) instead of all weights; 16 is usual, 0 trains all
+    weights."""
 
     lora_alpha: float | None = option(None, min=0)
     """Scale of the adapters' output, divided by the rank. The default is twice the rank."""
@@ -128,7 +129,8 @@ class TrainingConfig:
     """Replace a finished result of other inputs or settings in the output folder."""
 
     dry_run: bool = option(False, identity=False)
-    """Print the resolved settings, what becomes of every row, and estimates of steps, memory and time; write nothing."""
+    """Print the resolved settings, what becomes of every row, and estimates of steps, memory and time; write
+    nothing."""
 
     def __post_init__(self) -> None:
         if self.quantize != "none" and not self.lora_rank:

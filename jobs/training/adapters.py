@@ -105,7 +105,9 @@ def check_targets(model: Any, config: TrainingConfig) -> None:
     missing = sorted({name.strip() for name in config.lora_targets.split(",")} - layers)
     if missing:
         linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if "Linear" in type(m).__name__})
-        raise BadConfig(f"no layer is named {', '.join(missing)}", needed=f"some of {', '.join(linear)} (--lora-targets)")
+        raise BadConfig(
+            f"no layer is named {', '.join(missing)}", needed=f"some of {', '.join(linear)} (--lora-targets)"
+        )
 
 
 def save(model: Any, config: TrainingConfig, folder: Path, state: dict[str, Any] | None) -> None:

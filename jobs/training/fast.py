@@ -26,7 +26,7 @@ class ScoredTokens(torch.autograd.Function):
     """Log-probability of each target under softmax(hidden @ weight.T + bias); entropy, mean logit, top-1 beside it."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, target_N: Tensor
     ) -> tuple[Tensor, ...]:
         device = hidden_NH.device.type
@@ -54,7 +54,7 @@ class ScoredTokens(torch.autograd.Function):
         return logps, entropy, mean_logit, top1
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         hidden_NH, weight_VH, bias_V, target_N, *kept = ctx.saved_tensors
         compute = ctx.compute
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -119,7 +119,9 @@ def use_fast_head(model: Any) -> None:
         labels = labels[:, 1:]
         scored = labels != -100
         head = self.get_output_embeddings()
-        per_token = ScoredTokens.apply(hidden_BLH[scored], head.weight, head.bias, labels[scored])
+        per_token = ScoredTokens.apply(  # type: ignore[no-untyped-call]
+            hidden_BLH[scored], head.weight, head.bias, labels[scored]
+        )
         spread = [values.new_zeros(scored.shape).masked_scatter(scored, values) for values in per_token]
         logps, entropy, mean_logit, top1 = spread
         return FusedCausalLMOutput(

@@ -12,6 +12,7 @@ import psutil
 
 from jobs.config.training import TrainingConfig
 from jobs.contract.errors import EnvironmentUnfit
+from jobs.training.encode import EncodedSplit
 from jobs.training.faults import memory_advice
 
 GIB = 1 << 30
@@ -30,6 +31,15 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
             held = int((root / used).read_text()) - _cache(root)
             return min(free, max(0, allowed - held))
     return free
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that the training may use: of this process's GPU, else of the host."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return memory_limit()
 
 
 def _cache(root: Path) -> int:
@@ -75,9 +85,7 @@ class Need:
         return {f"memory, {name}": f"{getattr(self, name) / GIB:.2f} GiB" for name in names}
 
 
-def estimate(
-    config: TrainingConfig, *, parameters: int, precision: str, tokens: int, width: int, layers: int
-) -> Need:
+def estimate(config: TrainingConfig, *, parameters: int, precision: str, tokens: int, width: int, layers: int) -> Need:
     """Estimate the memory of a training step.
 
     Args:
@@ -118,3 +126,27 @@ def check_fits(config: TrainingConfig, need: Need, available: int, where: str) -
         needed="a smaller model or more memory",
         next_step=memory_advice(config),
     )
+
+
+def needed_memory(
+    config: TrainingConfig, model: str, encoded: dict[str, EncodedSplit], parameters: int, precision: str
+) -> Need:
+    """Estimate what training this model on these rows holds in memory."""
+    from transformers import AutoConfig
+
+    shape = AutoConfig.from_pretrained(model).get_text_config()
+    longest = max(tokens for split in encoded.values() for tokens in pair_tokens(split))
+    batch: int = config.batch_size  # type: ignore[attr-defined]
+    return estimate(
+        config,
+        parameters=parameters,
+        precision=precision,
+        tokens=batch * longest,
+        width=shape.hidden_size,
+        layers=shape.num_hidden_layers,
+    )
+
+
+def pair_tokens(split: EncodedSplit) -> list[int]:
+    """Return the tokens of each pair: both answers, each with the prompt."""
+    return [2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in split.pairs]

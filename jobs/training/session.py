@@ -1,10 +1,10 @@
 """One training from claim to publication: what the steps `rm` and `dpo` share.
 
-with training_session(config, step="rm", models=("base_model",)) as session:   # lock, skip, log, metrics
-    encoded = session.encode()                                                 # rows to token ids, accounted for
-    trainer = ...                                                              # the step's own
-    session.learn(trainer)                                                     # resume, stop, evaluate
-    session.publish(trainer)                                                   # stage, card, manifest
+with training_session(config, step="rm", models={...}, stop=stop) as session:   # lock, skip, log, metrics
+    encoded = session.encode()                                                  # rows to token ids, accounted for
+    trainer = ...                                                               # the step's own
+    session.learn(trainer)                                                      # resume, stop, evaluate
+    publish(session, trainer)                                                   # stage, card, manifest
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from jobs.contract.errors import AiosError, BadConfig, Interrupted
 from jobs.contract.files import write_json
 from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG, log_to_file
+from jobs.contract.manifest import Manifest
 from jobs.contract.metrics import MetricsWriter, read_metrics
 from jobs.contract.publish import already_published, attempt_id, recover, retire
+from jobs.training.adapters import check_quantization, load_options
 from jobs.training.checkpoints import choose, step_of
 from jobs.training.encode import EncodedSplit, PairEncoder, encode_split
 from jobs.training.faults import told_plainly
 from jobs.training.hardware import describe_device, peak_memory_mb, resolve_precision, set_threads
 from jobs.training.interrupt import StopFlag
-from jobs.training.setup import Materials, gather
+from jobs.training.materials import Materials, finished, gather, read_inputs
+from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
 from jobs.training.tracking import WandbRun
 from jobs.training.world import World, join_world
 
@@ -70,6 +73,7 @@ class TrainingSession:
         config: TrainingConfig,
         *,
         step: str,
+        models: dict[str, str],
         materials: Materials,
         world: World,
         stop: StopFlag,
@@ -77,7 +81,7 @@ class TrainingSession:
         checkpoint: Path | None,
     ) -> None:
         self.config, self.step, self.world, self.stop, self.lock = config, step, world, stop, lock
-        self.materials, self.inputs = materials, materials.inputs
+        self.models, self.materials, self.inputs = models, materials, materials.inputs
         self.folder = Path(config.output_dir)
         self.started = time.perf_counter()
         self.threads = set_threads()
@@ -109,8 +113,17 @@ class TrainingSession:
                 LOG.info("%s: %d rows, %d pairs, %d shortened, %s", name, split.read, used, split.truncated, dropped)
             if not used:
                 raise BadConfig(f"no pair of {name}.jsonl is usable ({dropped})", next_step="raise --max-length")
+        self._check_memory()
         self.stop.check()
         return self.encoded
+
+    def _check_memory(self) -> None:
+        """Refuse a model that this machine cannot hold before its first weight is read."""
+        model = next(iter(self.models.values()))
+        parameters = parameters_in(Path(model))
+        if parameters is not None and not self.config.deepspeed:
+            need = needed_memory(self.config, model, self.encoded, parameters, self.precision)
+            check_fits(self.config, need, available_memory(), describe_device())
 
     def once(self, kind: str, **values: Any) -> None:
         """Record what belongs to the start of a run; a resumed one has it already."""
@@ -122,6 +135,10 @@ class TrainingSession:
         import torch
 
         return f"cuda:{self.world.local_rank}" if torch.cuda.is_available() else "cpu"
+
+    def load_options(self) -> dict[str, Any]:
+        """Return what loading a model needs beyond its name."""
+        return load_options(self.config, self.precision)
 
     def callbacks(self) -> list[Any]:
         """Return what happens around each step; `learn` ties them to the trainer."""
@@ -234,14 +251,22 @@ def make_encoder(config: TrainingConfig, materials: Materials) -> PairEncoder:
 
 @contextlib.contextmanager
 def training_session(
-    config: TrainingConfig, *, step: str, models: tuple[str, ...], stop: StopFlag
+    config: TrainingConfig, *, step: str, models: dict[str, str], stop: StopFlag
 ) -> Iterator[TrainingSession | None]:
     """Gather what goes in and claim the output folder; yields None when it already holds exactly this result.
 
-    `models` names the config fields that hold models; the first one's tokenizer is used.
+    `models` maps names in the manifest to models; the tokenizer of the first one is used.
     """
+    splits, inputs = read_inputs(config, models)
+    if os.environ.get("WORLD_SIZE", "1") == "1" and not config.overwrite:
+        manifest = finished(config, inputs)
+        if manifest is not None:
+            _report_finished(config, manifest)
+            yield None
+            return
     world = join_world(config.processes)
-    materials = gather(config, models)
+    check_quantization(config)
+    materials = gather(config, models, splits, inputs)
     stop.check()
     with contextlib.ExitStack() as stack:
         claim: tuple[bool, Path | None] = (False, None)
@@ -250,17 +275,24 @@ def training_session(
         if world.first:
             try:
                 lock = stack.enter_context(FolderLock(Path(config.output_dir), attempt=attempt_id()))
-                claim = _claim(config, materials.inputs, lock)
+                claim = _claim(config, inputs, lock)
             except AiosError as exc:
                 error = exc
-        finished, checkpoint = world.agree(claim, error)
-        if finished:
+        done, checkpoint = world.agree(claim, error)
+        if done:
             yield None
             return
         if world.first:
             stack.enter_context(log_to_file(Path(config.output_dir) / "training.log"))
         session = TrainingSession(
-            config, step=step, materials=materials, world=world, stop=stop, lock=lock, checkpoint=checkpoint
+            config,
+            step=step,
+            models=models,
+            materials=materials,
+            world=world,
+            stop=stop,
+            lock=lock,
+            checkpoint=checkpoint,
         )
         LOG.debug("settings: %s", as_dict(config))
         failed = True
@@ -275,6 +307,11 @@ def training_session(
             session.recorder.close(failed=failed)
 
 
+def _report_finished(config: TrainingConfig, manifest: Manifest) -> None:
+    LOG.info("%s is already there, made from the same inputs with the same settings: nothing to do", config.output_dir)
+    report_result(exit_code=0, message="already published", manifest_sha256=manifest.sha256, skipped=True)
+
+
 def _claim(config: TrainingConfig, inputs: dict[str, str], lock: FolderLock) -> tuple[bool, Path | None]:
     """Return whether the folder already holds this result, else the checkpoint to go on from."""
     folder = lock.folder
@@ -282,8 +319,7 @@ def _claim(config: TrainingConfig, inputs: dict[str, str], lock: FolderLock) -> 
     settings = identity(config)
     manifest = already_published(folder, inputs=inputs, config=settings, overwrite=config.overwrite)
     if manifest is not None:
-        LOG.info("%s is already there, made from the same inputs with the same settings: nothing to do", folder)
-        report_result(exit_code=0, message="already published", manifest_sha256=manifest.sha256, skipped=True)
+        _report_finished(config, manifest)
         return True, None
     _prepare(folder, lock, config, {"inputs": inputs, "config": settings})
     return False, choose(config.resume, folder / "checkpoints")
@@ -303,13 +339,3 @@ def _prepare(folder: Path, lock: FolderLock, config: TrainingConfig, current: di
     if finished or config.resume == "never" or (earlier is not None and earlier != current):
         retire(folder, lock)
     write_json(marker, current)
-
-
-def quiet_libraries() -> None:
-    """Keep libraries from calling home and from printing over our own output; before they are imported."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -33,7 +33,12 @@ class WandbRun:
                 dir=str(folder),
                 # Our metrics and settings, and nothing else of this machine: no code, no console, no git remote.
                 settings=wandb.Settings(
-                    disable_git=True, save_code=False, disable_code=True, console="off", silent=True, x_disable_stats=True
+                    disable_git=True,
+                    save_code=False,
+                    disable_code=True,
+                    console="off",
+                    silent=True,
+                    x_disable_stats=True,
                 ),
             )
         except wandb.errors.AuthenticationError as exc:

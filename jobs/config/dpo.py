@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jobs.config.fields import option
 from jobs.config.training import TrainingConfig
+from jobs.contract.errors import BadConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,3 +31,15 @@ class DPOConfig(TrainingConfig):
 
     label_smoothing: float = option(0.0, min=0, max=0.4999)
     """Probability that a preference label is wrong, for conservative DPO (Mitchell 2023)."""
+
+    loss_type: Literal[
+        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+        "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+    ] = "sigmoid"  # fmt: skip
+    """Loss, by TRL's names: sigmoid is DPO itself; ipo and hinge bound the margin, robust expects wrong labels,
+    apo_zero and apo_down anchor one side, sft ignores the rejected answers."""
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        if self.loss_type == "exo_pair" and not self.label_smoothing:
+            raise BadConfig("--loss-type exo_pair with --label-smoothing 0", needed="more than 0, such as 0.001")

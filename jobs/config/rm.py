@@ -20,3 +20,7 @@ class RMConfig(TrainingConfig):
 
     batch_size: int = option(8, min=1)
     """Pairs per process and forward pass."""
+
+    center_rewards: float | None = option(None, min=0)
+    """Weight of a penalty on scores away from 0 (Eisenstein et al. 2023); 0.01 is usual. Without it, only differences
+    between scores are learnt and their level drifts."""

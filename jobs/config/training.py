@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.config.fields import option
+from jobs.contract.errors import BadConfig
+from jobs.contract.resources import resource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,17 +68,58 @@ class TrainingConfig:
     logging_steps: int = option(1, min=1)
     """Write training metrics every so many steps. 1 makes a resumed run's file equal to an uninterrupted one's."""
 
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool = option(False, identity=False)
+    """Recompute activations in the backward pass: less memory, about a third more time, the same result."""
+
+    fast: bool = True
+    """Skip arithmetic whose result nobody uses (logits of prompt and padding tokens, casts of weights): the same
+    losses within 1e-4 in fp32 and 1e-2 in bf16, sooner. --no-fast runs TRL's own code."""
+
+    lora_rank: int = option(0, min=0)
+    """Train low-rank adapters of this rank (Hu et al. 2021) instead of all weights; 16 is usual, 0 trains all
+    weights."""
+
+    lora_alpha: float | None = option(None, min=0)
+    """Scale of the adapters' output, divided by the rank. The default is twice the rank."""
+
+    lora_dropout: float = option(0.0, min=0, max=0.9)
+    """Dropout in front of the adapters."""
+
+    lora_targets: str = option("all-linear", metavar="NAMES")
+    """Layers that get adapters: all-linear, or names such as q_proj,v_proj."""
+
+    lora_merge: bool = True
+    """Publish a whole model with the adapters folded into its weights; otherwise the adapters alone, which need their
+    base model where they are used. Quantized bases are never merged."""
+
+    quantize: Literal["none", "8bit", "4bit"] = option("none", flags={"--load-8bit": "8bit", "--load-4bit": "4bit"})
+    """Load the frozen base weights with 8 or 4 bits (QLoRA, Dettmers et al. 2023); needs --lora-rank, a CUDA GPU and
+    the extra `quant`."""
+
+    optimizer: Literal["adamw", "adamw-8bit"] = option("adamw", flags={"--optim-8bit": "adamw-8bit"})
+    """adamw keeps 8 bytes of state per trained weight, adamw-8bit 2; that needs a CUDA GPU and the extra `quant`."""
+
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """Implementation of attention; auto leaves the choice to the model's own code (sdpa nearly everywhere)."""
+
+    early_stopping: int | None = option(None, min=1)
+    """Stop when so many evaluations in a row brought no better eval loss, and publish the best model seen instead of
+    the last. A checkpoint is then written at every evaluation, whatever --save-steps says."""
 
     seed: int = 42
     """Seed of the order of batches, of dropout and of a new head's weights."""
 
+    processes: int | None = option(None, min=1)
+    """Number of processes that must take part (torchrun's --nproc-per-node times its nodes); a run that finds another
+    number stops before it starts. The default accepts what torchrun started."""
+
     deepspeed: str | None = option(None, metavar="FILE")
-    """DeepSpeed configuration, such as config/deepspeed_zero2.json."""
+    """DeepSpeed configuration, such as config/deepspeed_zero2.json (optimizer and gradients split between GPUs) or
+    config/deepspeed_zero3.json (weights too)."""
 
     wandb: str | None = option(None, metavar="PROJECT", identity=False)
-    """Send metrics to this Weights & Biases project too. Without it nothing leaves the machine."""
+    """Send metrics to this Weights & Biases project too; with WANDB_MODE=offline they stay in the output folder.
+    Without this flag nothing leaves the machine."""
 
     resume: str = option("auto", metavar="auto|never|DIR", identity=False)
     """auto continues from the newest complete checkpoint in the output folder; never starts over; a folder names the
@@ -84,3 +127,21 @@ class TrainingConfig:
 
     overwrite: bool = option(False, identity=False)
     """Replace a finished result of other inputs or settings in the output folder."""
+
+    dry_run: bool = option(False, identity=False)
+    """Print the resolved settings, what becomes of every row, and estimates of steps, memory and time; write
+    nothing."""
+
+    def __post_init__(self) -> None:
+        if self.quantize != "none" and not self.lora_rank:
+            raise BadConfig(
+                f"--quantize {self.quantize} with all weights trained",
+                needed="adapters, since quantized weights cannot be trained",
+                next_step="add --lora-rank 16",
+            )
+        if self.deepspeed and not resource(self.deepspeed).is_file():
+            raise BadConfig(
+                f"--deepspeed {self.deepspeed} is no file",
+                needed="a DeepSpeed configuration",
+                next_step="use config/deepspeed_zero2.json or config/deepspeed_zero3.json",
+            )

@@ -26,6 +26,7 @@ TIME_KEYS = frozenset(
         "eval_time_s",
         "train_time_s",
         "remaining_s",
+        "peak_memory_mb",
     }
 )
 """Keys that differ between two otherwise equal runs."""

@@ -11,10 +11,12 @@ import orjson
 from jobs.contract.files import sha256_json, write_atomic
 from jobs.contract.log import LOG
 from jobs.training.encode import EncodedPair
+from jobs.training.interrupt import StopFlag
 from jobs.training.logps import by_length, completion_logps
+from jobs.training.world import World
 
 CACHE = Path("artifacts/cache/reference")
-_FORMAT = 1
+_FORMAT = 2
 
 
 def reference_logps(
@@ -25,39 +27,68 @@ def reference_logps(
     precision: str,
     batch_size: int,
     pad_id: int,
-) -> tuple[list[float], list[float], bool]:
-    """Return the summed log-probabilities of chosen and rejected answers, and whether they were computed now.
+    world: World,
+    stop: StopFlag,
+) -> tuple[list[float], list[float], int]:
+    """Return the summed log-probabilities of chosen and rejected answers, and for how many pairs they were computed.
 
     `load` gives the reference model and is called only when the cache has no answer. The key is a hash of the model,
-    the token ids (so of data, template and length) and the precision.
+    the token ids (so of data, template and length) and the precision. The processes of a run share the work.
+
+    Raises:
+        Interrupted: a stop was asked for; what is computed so far is kept for the next attempt.
     """
-    ids = [[pair.prompt_ids, pair.chosen_ids, pair.rejected_ids] for pair in pairs]
-    path = CACHE / f"{sha256_json([_FORMAT, model_sha256, precision, ids])}.json"
+    sequences = [(p.prompt_ids, p.chosen_ids) for p in pairs] + [(p.prompt_ids, p.rejected_ids) for p in pairs]
+    path = CACHE / f"{sha256_json([_FORMAT, model_sha256, precision, sequences])}.json"
+    sums = world.share(_read(path, len(sequences)))
+    missing = [i for i, value in enumerate(sums) if value is None]
+    if missing:
+        if world.first:
+            LOG.info("Reference log-probabilities of %d pairs", len(pairs))
+        mine = _compute(load(), sequences, missing[world.rank :: world.size], precision, batch_size, pad_id, stop)
+        for part in world.collect(mine):
+            for index, value in part.items():
+                sums[index] = value
+        if world.first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, orjson.dumps({"sums": sums}))
+        if any(world.collect(bool(stop))):
+            stop.raised = True
+            stop.check()
+    return sums[: len(pairs)], sums[len(pairs) :], len({i % len(pairs) for i in missing})
+
+
+def _read(path: Path, count: int) -> list[float | None]:
     try:
-        cached = orjson.loads(path.read_bytes())
-        return cached["chosen"], cached["rejected"], False
+        sums: list[float | None] = orjson.loads(path.read_bytes())["sums"]
     except (FileNotFoundError, orjson.JSONDecodeError, KeyError):
-        pass
-    LOG.info("Reference log-probabilities of %d pairs", len(pairs))
-    sums = _compute(load(), pairs, precision, batch_size, pad_id)
-    chosen, rejected = sums[: len(pairs)], sums[len(pairs) :]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, orjson.dumps({"chosen": chosen, "rejected": rejected}))
-    return chosen, rejected, True
+        return [None] * count
+    return sums
 
 
-def _compute(model: Any, pairs: list[EncodedPair], precision: str, batch_size: int, pad_id: int) -> list[float]:
+def _compute(
+    model: Any,
+    sequences: list[tuple[list[int], list[int]]],
+    wanted: list[int],
+    precision: str,
+    batch_size: int,
+    pad_id: int,
+    stop: StopFlag,
+) -> dict[int, float]:
+    """Return the sums of the wanted sequences; fewer when a stop was asked for."""
     import torch
 
     from jobs.training.hardware import torch_dtype
 
-    sequences = [(p.prompt_ids, p.chosen_ids) for p in pairs] + [(p.prompt_ids, p.rejected_ids) for p in pairs]
-    sums = [0.0] * len(sequences)
+    sums: dict[int, float] = {}
     device = next(model.parameters()).device.type
+    dtype = torch_dtype(precision.split("-")[0])
     model.eval()
-    with torch.no_grad(), torch.autocast(device, torch_dtype(precision), enabled=precision != "fp32"):
-        for batch in by_length([len(p) + len(a) for p, a in sequences], 2 * batch_size):
-            totals, _ = completion_logps(model, [sequences[i] for i in batch], pad_id)
-            for index, value in zip(batch, totals.tolist(), strict=True):
-                sums[index] = value
+    with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        for batch in by_length([len(p) + len(a) for p, a in (sequences[i] for i in wanted)], 2 * batch_size):
+            if stop:
+                break
+            indices = [wanted[i] for i in batch]
+            totals, _ = completion_logps(model, [sequences[i] for i in indices], pad_id)
+            sums |= dict(zip(indices, totals.tolist(), strict=True))
     return sums

@@ -73,7 +73,7 @@ class _Clock:
 
 def run(config: EvaluationConfig) -> tuple[dict[str, Any], Manifest, bool]:
     """Evaluate and publish; returns the report, its manifest, and whether it already stood there."""
-    from jobs.training.session import quiet_libraries
+    from jobs.training.libraries import quiet_libraries
 
     quiet_libraries()
     from jobs.evaluation.case import open_case

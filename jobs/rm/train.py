@@ -11,41 +11,40 @@ silence, and every evaluation also reports the AUC over all chosen (1) and rejec
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jobs.config.rm import RMConfig
-from jobs.contract.splits import read_splits
-from jobs.training.session import quiet_libraries, training_session
+from jobs.training.interrupt import stop_on_signals
+from jobs.training.libraries import quiet_libraries
+from jobs.training.plan import print_plan_of
+from jobs.training.session import training_session
 
 
 def run(config: RMConfig) -> None:
     """Train, evaluate and publish; a finished folder of the same inputs and settings is left as it is."""
     quiet_libraries()
-    from datasets import Dataset
-    from transformers import set_seed
-    from trl import RewardConfig
-
-    from jobs.models.load import load_reward, load_tokenizer, model_identity
-    from jobs.rm.trainer import AUCRewardTrainer
-    from jobs.training.callbacks import CheckpointCallback, MetricsCallback, ProgressCallback, StopCallback
-    from jobs.training.card import model_card
-    from jobs.training.encode import PairEncoder, encode_split
-
-    data, splits = read_splits(Path(config.dataset_dir), ("train", "eval"))
-    tokenizer = load_tokenizer(config.base_model)
-    inputs = {"dataset": data.content_sha256, "base_model": model_identity(config.base_model)}
-
-    with training_session(config, step="rm", inputs=inputs) as session:
+    models = {"base_model": config.base_model}
+    if config.dry_run:
+        print_plan_of(config, step="rm", models=models)
+        return
+    with (
+        stop_on_signals() as stop,
+        training_session(config, step="rm", models=models, stop=stop) as session,
+    ):
         if session is None:
             return
+        from datasets import Dataset
+        from transformers import set_seed
+        from trl import RewardConfig
+
+        from jobs.models.load import load_reward
+        from jobs.rm.trainer import RMTrainer
+        from jobs.training import adapters
+        from jobs.training.arguments import trainer_arguments
+        from jobs.training.publication import publish
 
         # Data: every row is encoded once and accounted for.
-        encoder = PairEncoder(
-            tokenizer, chat_template=config.chat_template, max_length=config.max_length, truncation=config.truncation
-        )
-        encoded = {name: encode_split(encoder, split.rows) for name, split in splits.items()}
-        session.account(encoded)
+        encoded = session.encode()
 
         def as_dataset(name: str) -> Any:
             pairs = encoded[name].pairs
@@ -58,24 +57,22 @@ def run(config: RMConfig) -> None:
 
         # Model: the head is new, so its seed comes first.
         set_seed(config.seed)
-        model = load_reward(config.base_model, tokenizer)
+        model = load_reward(config.base_model, session.materials.tokenizer, **session.load_options())
+        adapters.check_targets(model, config)
+        model = adapters.prepare(model, config)
 
         # Learning.
-        trainer = AUCRewardTrainer(
+        trainer = RMTrainer(
             model=model,
-            args=RewardConfig(**session.arguments()),
+            args=RewardConfig(
+                **trainer_arguments(config, precision=session.precision, fresh=session.checkpoint is None),
+                center_rewards_coefficient=config.center_rewards,
+            ),
             train_dataset=as_dataset("train"),
             eval_dataset=as_dataset("eval"),
-            processing_class=tokenizer,
-            callbacks=[
-                MetricsCallback(session.metrics),
-                StopCallback(session.stop),
-                CheckpointCallback(),
-                ProgressCallback("rm"),
-            ],
+            processing_class=session.materials.tokenizer,
+            callbacks=session.callbacks(),
+            peft_config=adapters.lora(config, "rm"),
         )
         session.learn(trainer)
-
-        # Publication.
-        facts = {"chat_template": encoder.templated, "rows": encoded["train"].accounting()}
-        session.publish(trainer, tokenizer, card=model_card("rm", config, session, facts), facts=facts)
+        publish(session, trainer)

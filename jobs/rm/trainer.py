@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 from trl import RewardTrainer
 
+from jobs.training.trainer import GuardedTrainer
 
-class AUCRewardTrainer(RewardTrainer):  # type: ignore[misc]  # trl is untyped
+
+class RMTrainer(GuardedTrainer, RewardTrainer):  # type: ignore[misc]  # trl is untyped
     """Collects the scores of an evaluation and reports AUC and pairwise accuracy over all of its pairs."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,8 +34,20 @@ class AUCRewardTrainer(RewardTrainer):  # type: ignore[misc]  # trl is untyped
         if self._scores and "eval_loss" in logs:
             chosen, rejected = (torch.cat(part) for part in zip(*self._scores, strict=True))
             self._scores.clear()
-            labels = [1] * len(chosen) + [0] * len(rejected)
             wins = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
             self._metrics["eval"]["accuracy"] = [wins.mean().item()]
-            self._metrics["eval"]["auc"] = [float(roc_auc_score(labels, torch.cat([chosen, rejected]).tolist()))]
+            self._metrics["eval"]["auc"] = [auc(chosen, rejected)]
         super().log(logs, start_time)
+
+
+def auc(chosen_B: torch.Tensor, rejected_B: torch.Tensor) -> float:
+    """Return the area under the ROC curve of chosen against rejected scores: P(chosen > rejected), ties half.
+
+    By ranks (Mann-Whitney). scikit-learn gives the same number and costs half a second of imports.
+    """
+    scores = torch.cat([chosen_B, rejected_B]).double()
+    _, inverse, counts = torch.unique(scores, return_inverse=True, return_counts=True)
+    last_rank = counts.cumsum(0)
+    mean_rank = (last_rank - (counts - 1) / 2)[inverse]
+    ones, zeros = len(chosen_B), len(rejected_B)
+    return float((mean_rank[:ones].sum() - ones * (ones + 1) / 2) / (ones * zeros))

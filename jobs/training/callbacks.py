@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from jobs.contract.errors import Diverged
 from jobs.contract.log import LOG
-from jobs.contract.metrics import MetricsWriter
 from jobs.training.checkpoints import mark_complete
 from jobs.training.interrupt import StopFlag
+from jobs.training.world import World
+
+if TYPE_CHECKING:
+    from jobs.training.session import Recorder
 
 _NAMES = {
     "rewards/chosen": "reward_chosen",
@@ -47,11 +50,12 @@ def clean_names(logs: dict[str, Any]) -> dict[str, Any]:
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Writes training and evaluation logs to metrics.jsonl; stops a run whose loss is no number."""
+    """Records training and evaluation logs under our names; stops a run whose evaluation is no number."""
 
-    def __init__(self, writer: MetricsWriter | None) -> None:
-        self.writer = writer
-        self.step_started = self.tokens_before = self.eval_time_s = 0.0
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.trainer: Any = None
+        self.step_started = self.tokens_before = 0.0
         self.begun = (0.0, 0)
 
     def on_train_begin(
@@ -81,15 +85,11 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
             values |= self._speed(args, values) | {"epoch": round(state.epoch or 0.0, 4)}
             values |= {"max_steps": state.max_steps, "remaining_s": self._remaining(state)}
         else:
+            values.pop("eval_num_tokens", None)
             values["eval_time_s"] = round(float((logs or {}).get("eval_runtime", 0.0)), 3)
-        if self.writer is not None:
-            self.writer.write(kind, state.global_step, **values)
+        self.recorder.record(kind, state.global_step, **values)
         if not math.isfinite(loss):
-            raise Diverged(
-                f"the {kind} loss is {loss} at step {state.global_step}",
-                needed="a finite number",
-                next_step=f"lower --lr, or use --precision fp32; checkpoints are in {args.output_dir}",
-            )
+            self.trainer.stop_diverged(kind, loss, state.global_step)
 
     def _remaining(self, state: TrainerState) -> float:
         """Return the seconds that the rest will take at the mean speed since this attempt began."""
@@ -108,14 +108,30 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
         return speed
 
 
-class StopCallback(TrainerCallback):  # type: ignore[misc]
-    """Saves and ends the training when a stop was asked for."""
+class ResumeCallback(TrainerCallback):  # type: ignore[misc]
+    """Hands the figures that a checkpoint was saved with back to the trainer."""
 
-    def __init__(self, flag: StopFlag) -> None:
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.checkpoint = checkpoint
+        self.trainer: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.checkpoint is not None:
+            self.trainer.restore_window(self.checkpoint)
+
+
+class StopCallback(TrainerCallback):  # type: ignore[misc]
+    """Saves and ends the training, on all processes at the same step, when one of them was asked to stop."""
+
+    def __init__(self, flag: StopFlag, world: World) -> None:
         self.flag = flag
+        self.world = world
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.flag:
+        if any(self.world.collect(bool(self.flag))):
+            self.flag.raised = True
             control.should_save = True
             control.should_training_stop = True
 
@@ -134,11 +150,13 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, title: str) -> None:
         self.title = title
         self.bar: Progress | None = None
-        self.last_line = 0.0
+        self.last_line = self.started = 0.0
+        self.first_step = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.started, self.first_step = time.monotonic(), state.global_step
         if not state.is_world_process_zero or not sys.stderr.isatty():
             return
         columns = (
@@ -164,7 +182,18 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             self.bar.update(self.task, completed=state.global_step, values=text)
         elif text and state.is_world_process_zero and (time.monotonic() - self.last_line > 10 or "eval_loss" in values):
             self.last_line = time.monotonic()
+            text += self._pace(args, state)
             LOG.info("%s step %d/%d  %s", self.title, state.global_step, state.max_steps, text)
+
+    def _pace(self, args: TrainingArguments, state: TrainerState) -> str:
+        """Return pairs per second and the time left, once a step of this attempt is done."""
+        steps = state.global_step - self.first_step
+        if not steps or state.global_step >= state.max_steps:
+            return ""
+        seconds = (time.monotonic() - self.started) / steps
+        pairs = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        left = datetime.timedelta(seconds=round(seconds * (state.max_steps - state.global_step)))
+        return f"  {pairs / seconds:.1f} pairs/s  {left} left"
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from jobs.config.fields import identity
 
 if TYPE_CHECKING:
-    from jobs.config.training import TrainingConfig
     from jobs.training.session import TrainingSession
 
 _USE = {
@@ -22,6 +21,24 @@ reward = model(**tokenizer(text, add_special_tokens=False, return_tensors="pt"))
 
 print(pipeline("text-generation", model=FOLDER)([{"role": "user", "content": "Hi"}], max_new_tokens=64))""",
 }
+_SERVE = {
+    "rm": "`aios hrm-hf rm-score` scores rows of {prompt, response} with the template and length of the training; a "
+    "serving system must apply the same, or its scores differ.",
+    "dpo": "`aios hrm-hf generate` answers prompts here; any server of the transformers format serves the folder, such "
+    "as `vllm serve FOLDER`.",
+}
+_MERGE = """
+## Adapters
+
+This folder holds low-rank adapters, not a whole model: `from_pretrained` loads them onto their base model, which must
+lie where `adapter_config.json` says. To fold them in for good:
+
+```python
+from peft import {auto}
+
+{auto}.from_pretrained(FOLDER{labels}).merge_and_unload().save_pretrained("merged")
+```
+"""
 _TITLE = {"rm": "Reward model", "dpo": "DPO policy"}
 _LIMITS = {
     "rm": "Scores rank answers to the same prompt; they have no unit and do not compare between prompts or models. The "
@@ -31,24 +48,30 @@ _LIMITS = {
 }
 
 
-def model_card(step: str, config: TrainingConfig, session: TrainingSession, facts: dict[str, Any]) -> str:
+def model_card(session: TrainingSession, facts: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return the card in Markdown."""
-
-    def table(values: dict[str, Any]) -> str:
-        return "\n".join(["| | |", "| --- | --- |"] + [f"| {key} | {value} |" for key, value in values.items()])
-
-    metrics = {k: v for k, v in session.summary.items() if not k.endswith("_s")}
+    step, config, rows = session.step, session.config, facts["rows"]
+    adapters = bool(config.lora_rank) and not (config.lora_merge and config.quantize == "none")
+    merge = ""
+    if adapters:
+        auto = "AutoPeftModelForSequenceClassification" if step == "rm" else "AutoPeftModelForCausalLM"
+        merge = _MERGE.format(auto=auto, labels=", num_labels=1" if step == "rm" else "")
+    template = "applied to plain text too" if facts["chat_template"] else "not used"
+    dropped = ", ".join(f"{n} {key[8:]}" for key, n in rows.items() if key.startswith("dropped_")) or "none"
     return f"""---
-library_name: transformers
+library_name: {"peft" if adapters else "transformers"}
 tags: [trl, {"reward-trainer" if step == "rm" else "dpo"}, aios-alignment]
 ---
 # {_TITLE[step]} {session.folder.name}
 
-Trained by `aios hrm-hf {step}-train` on {facts["rows"]["rows_used"]} preference pairs.
+Trained by `aios hrm-hf {step}-train` on {rows["rows_used"]} preference pairs: {rows["rows_read"]} rows read, dropped:
+{dropped}; {rows["rows_truncated"]} shortened to {config.max_length} tokens. The chat template was {template}.
 
 ## Figures on eval.jsonl
 
-{table(metrics)}
+{_table(metrics)}
+
+Curves: `curves.png`; every step: `metrics.jsonl`.
 
 ## Use
 
@@ -57,15 +80,23 @@ FOLDER = "{session.folder.as_posix()}"
 {_USE[step]}
 ```
 
+{_SERVE[step]}
+{merge}
 ## Limits
 
 {_LIMITS[step]}
 
 ## Made from
 
-{table(session.inputs)}
+Hashes (sha256) of what went in.
+
+{_table(session.inputs)}
 
 ## Settings
 
-{table(identity(config))}
+{_table(identity(config) | {"resolved precision": session.precision, "processes": facts["processes"]})}
 """
+
+
+def _table(values: dict[str, Any]) -> str:
+    return "\n".join(["| | |", "| --- | --- |"] + [f"| {key} | {value} |" for key, value in values.items()])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from jobs.contract.errors import EnvironmentUnfit
 
@@ -90,3 +93,17 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def peak_memory_mb() -> int:
+    """Return the most memory this process has held at once, in MB: the GPU's where there is one, else the host's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() / 1e6)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+    return int(getattr(psutil.Process().memory_info(), "peak_wset", 0) / 1e6)  # Windows

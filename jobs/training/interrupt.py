@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from jobs.contract.child import stop_requested
+from jobs.contract.errors import Interrupted
 from jobs.contract.log import LOG
 
 
@@ -22,6 +23,15 @@ class StopFlag:
     def __bool__(self) -> bool:
         self.raised = self.raised or stop_requested()
         return self.raised
+
+    def check(self) -> None:
+        """End here if a stop was asked for; between the long parts of a run that have nothing to save.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
+        if self:
+            raise Interrupted("stopped before the first step", next_step="the same command begins again")
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Remember the first signal; at the second one leave without cleaning up."""

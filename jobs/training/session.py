@@ -1,15 +1,15 @@
 """One training from claim to publication: what the steps `rm` and `dpo` share.
 
-with training_session(config, step="rm", inputs={...}) as session:   # lock, skip, log, metrics
-    trainer = ...                                                    # the step's own
-    session.learn(trainer)                                           # resume, stop, evaluate
-    session.publish(trainer, tokenizer)                              # stage, card, manifest
+with training_session(config, step="rm", models={...}, stop=stop) as session:   # lock, skip, log, metrics
+    encoded = session.encode()                                                  # rows to token ids, accounted for
+    trainer = ...                                                               # the step's own
+    session.learn(trainer)                                                      # resume, stop, evaluate
+    publish(session, trainer)                                                   # stage, card, manifest
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import time
 from collections.abc import Iterator
@@ -21,115 +21,140 @@ import orjson
 from jobs.config.fields import as_dict, identity
 from jobs.config.training import TrainingConfig
 from jobs.contract.child import report_result
-from jobs.contract.errors import BadConfig, Interrupted, OutOfMemory
-from jobs.contract.files import to_json, write_json
+from jobs.contract.errors import AiosError, BadConfig, Interrupted
+from jobs.contract.files import write_json
 from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG, log_to_file
 from jobs.contract.manifest import Manifest
 from jobs.contract.metrics import MetricsWriter, read_metrics
-from jobs.contract.publish import already_published, attempt_id, publish_into, recover, retire, staging
+from jobs.contract.publish import already_published, attempt_id, recover, retire
+from jobs.training.adapters import check_quantization, load_options
 from jobs.training.checkpoints import choose, step_of
-from jobs.training.encode import EncodedSplit
-from jobs.training.hardware import describe_device, resolve_precision, set_threads
-from jobs.training.interrupt import StopFlag, stop_on_signals
+from jobs.training.encode import EncodedSplit, PairEncoder, encode_split
+from jobs.training.faults import told_plainly
+from jobs.training.hardware import describe_device, peak_memory_mb, resolve_precision, set_threads
+from jobs.training.interrupt import StopFlag
+from jobs.training.materials import Materials, finished, gather, read_inputs
+from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
+from jobs.training.tracking import WandbRun
+from jobs.training.world import World, join_world
 
 UNFINISHED = "unfinished.json"
 """What a folder without a manifest is being trained with: another configuration must not resume from it."""
 
 
-def quiet_libraries() -> None:
-    """Keep libraries from calling home and from printing over our own output; before they are imported."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+class Recorder:
+    """Writes lines of metrics to the run's file and, if asked, to Weights & Biases; silent on other processes."""
+
+    def __init__(self) -> None:
+        self.file: MetricsWriter | None = None
+        self.wandb: WandbRun | None = None
+
+    def record(self, kind: str, step: int, **values: Any) -> None:
+        """Write one line."""
+        if self.file is not None:
+            self.file.write(kind, step, **values)
+        if self.wandb is not None:
+            self.wandb.log(kind, step, values)
+
+    def close(self, *, failed: bool) -> None:
+        """Close what is open."""
+        if self.file is not None:
+            self.file.close()
+        if self.wandb is not None:
+            self.wandb.finish(failed=failed)
 
 
 class TrainingSession:
-    """A claimed output folder, its logs and the way to publish into it."""
+    """A claimed output folder, what goes into the training, and the way to publish its result."""
 
     def __init__(
-        self, config: TrainingConfig, *, step: str, inputs: dict[str, str], lock: FolderLock, stop: StopFlag
+        self,
+        config: TrainingConfig,
+        *,
+        step: str,
+        models: dict[str, str],
+        materials: Materials,
+        world: World,
+        stop: StopFlag,
+        lock: FolderLock | None,
+        checkpoint: Path | None,
     ) -> None:
-        self.config, self.step, self.inputs, self.lock, self.stop = config, step, inputs, lock, stop
-        self.folder = lock.folder
+        self.config, self.step, self.world, self.stop, self.lock = config, step, world, stop, lock
+        self.models, self.materials, self.inputs = models, materials, materials.inputs
+        self.folder = Path(config.output_dir)
         self.started = time.perf_counter()
         self.threads = set_threads()
         self.precision = resolve_precision(config.precision)
-        self.checkpoint = choose(config.resume, self.folder / "checkpoints")
-        self.resume_step = step_of(self.checkpoint) if self.checkpoint else None
-        self.metrics = MetricsWriter(self.folder / "metrics.jsonl", resume_step=self.resume_step)
+        self.checkpoint = checkpoint
+        self.resume_step = step_of(checkpoint) if checkpoint else None
+        self.recorder = Recorder()
+        if world.first:
+            self.recorder.file = MetricsWriter(self.folder / "metrics.jsonl", resume_step=self.resume_step)
+            if config.wandb:
+                settings = as_dict(config) | {"inputs": self.inputs, "precision": self.precision}
+                self.recorder.wandb = WandbRun(config.wandb, folder=self.folder, step=step, settings=settings)
         self.summary: dict[str, Any] = {}
+        self.encoded: dict[str, EncodedSplit] = {}
+        self.encoder = make_encoder(config, materials)
 
-    def account(self, splits: dict[str, EncodedSplit]) -> None:
-        """Tell and write down how many rows are used, and why the others are not.
+    def encode(self) -> dict[str, EncodedSplit]:
+        """Encode train and eval; tell and write down how many rows are used, and why the others are not.
 
         Raises:
             BadConfig: no pair is left to train or to evaluate on.
         """
-        for name, split in splits.items():
-            if self.resume_step is None:
-                self.metrics.write("data", 0, split=name, **split.accounting())
+        self.encoded = {name: encode_split(self.encoder, split.rows) for name, split in self.materials.splits.items()}
+        for name, split in self.encoded.items():
+            self.once("data", split=name, **split.accounting())
             dropped = ", ".join(f"{count} {reason}" for reason, count in split.dropped.items()) or "none dropped"
             used = len(split.pairs)
-            LOG.info("%s: %d rows, %d pairs, %d shortened, %s", name, split.read, used, split.truncated, dropped)
-            if not split.pairs:
+            if self.world.first:
+                LOG.info("%s: %d rows, %d pairs, %d shortened, %s", name, split.read, used, split.truncated, dropped)
+            if not used:
                 raise BadConfig(f"no pair of {name}.jsonl is usable ({dropped})", next_step="raise --max-length")
+        self._check_memory()
+        self.stop.check()
+        return self.encoded
+
+    def _check_memory(self) -> None:
+        """Refuse a model that this machine cannot hold before its first weight is read."""
+        model = next(iter(self.models.values()))
+        parameters = parameters_in(Path(model))
+        if parameters is not None and not self.config.deepspeed:
+            need = needed_memory(self.config, model, self.encoded, parameters, self.precision)
+            check_fits(self.config, need, available_memory(), describe_device())
+
+    def once(self, kind: str, **values: Any) -> None:
+        """Record what belongs to the start of a run; a resumed one has it already."""
+        if self.resume_step is None:
+            self.recorder.record(kind, 0, **values)
 
     def device(self) -> str:
         """Return the device of this process: its GPU, else the CPU."""
         import torch
 
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{self.world.local_rank}" if torch.cuda.is_available() else "cpu"
 
-    def count_reference(self, split: str, computed: int) -> None:
-        """Write down for how many pairs reference log-probabilities were computed; 0 when the cache had them."""
-        if self.resume_step is None:
-            self.metrics.write("reference", 0, split=split, reference_pairs_computed=computed)
+    def load_options(self) -> dict[str, Any]:
+        """Return what loading a model needs beyond its name."""
+        return load_options(self.config, self.precision)
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the settings that both of TRL's trainers take."""
-        import torch
+    def callbacks(self) -> list[Any]:
+        """Return what happens around each step; `learn` ties them to the trainer."""
+        from transformers import EarlyStoppingCallback
 
-        c = self.config
-        cuda = torch.cuda.is_available()
-        return {
-            "output_dir": str(self.folder / "checkpoints"),
-            "num_train_epochs": c.epochs,
-            "max_steps": c.max_steps or -1,
-            "learning_rate": c.lr,  # type: ignore[attr-defined]  # each step's own default
-            "per_device_train_batch_size": c.batch_size,  # type: ignore[attr-defined]
-            "per_device_eval_batch_size": c.batch_size,  # type: ignore[attr-defined]
-            "gradient_accumulation_steps": c.gradient_accumulation,
-            "gradient_checkpointing": c.gradient_checkpointing,
-            "bf16": self.precision == "bf16",
-            "fp16": self.precision == "fp16",
-            "use_cpu": not cuda,
-            "dataloader_pin_memory": cuda,
-            "lr_scheduler_type": c.lr_scheduler,
-            # transformers 5 has no warmup_ratio: a warmup_steps below 1 is the ratio.
-            "warmup_steps": c.warmup_ratio,
-            "weight_decay": c.weight_decay,
-            "max_grad_norm": c.max_grad_norm,
-            "max_length": None,  # rows are encoded and cut by jobs.training.encode
-            "eval_strategy": "steps",
-            "eval_steps": c.eval_steps,
-            "eval_on_start": self.resume_step is None,
-            "save_strategy": "steps",
-            "save_steps": c.save_steps,
-            "save_total_limit": c.save_limit,
-            "logging_steps": c.logging_steps,
-            "logging_nan_inf_filter": False,  # it would hide a NaN behind the last good loss
-            "seed": c.seed,
-            "data_seed": c.seed,
-            "deepspeed": c.deepspeed,
-            "report_to": ["wandb"] if c.wandb else [],
-            "run_name": self.folder.name,
-            "disable_tqdm": True,
-            "remove_unused_columns": True,
-        }
+        from jobs.training import callbacks as made
+
+        early = self.config.early_stopping
+        return [
+            made.MetricsCallback(self.recorder),
+            made.StopCallback(self.stop, self.world),
+            made.ResumeCallback(self.checkpoint),
+            made.CheckpointCallback(),
+            made.ProgressCallback(self.step),
+            *([EarlyStoppingCallback(early_stopping_patience=early)] if early else []),
+        ]
 
     def learn(self, trainer: Any) -> None:
         """Train from the start or the chosen checkpoint, evaluate at the end, write the summary.
@@ -139,36 +164,60 @@ class TrainingSession:
             Diverged: the loss is no number any more.
             OutOfMemory: the device's memory is exhausted.
         """
-        import torch
         from transformers import PrinterCallback
 
-        LOG.info("Training on %s in %s", describe_device(), self.precision)
+        self.stop.check()
         trainer.remove_callback(PrinterCallback)  # prints every log as a dict to stdout
-        if self.checkpoint is not None:
-            LOG.info("Continuing from step %d (%s)", self.resume_step, self.checkpoint)
-            earlier = [line for line in read_metrics(self.metrics.path) if line.get("kind") == "train"]
-            trainer._total_train_tokens = int(earlier[-1].get("num_tokens", 0)) if earlier else 0
-        try:
+        for callback in trainer.callback_handler.callbacks:
+            if getattr(callback, "trainer", self) is None:
+                callback.trainer = trainer
+        self._announce(trainer)
+        with told_plainly(self.config):
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
-        except torch.OutOfMemoryError as exc:
-            raise OutOfMemory(
-                f"the device is out of memory ({exc})",
-                next_step="halve --batch-size and double --gradient-accumulation, or use --bf16",
-            ) from exc
-        if self.stop and trainer.state.global_step < trainer.state.max_steps:
+        state = trainer.state
+        early = self.config.early_stopping is not None and not self.stop.raised
+        if self.stop.raised and state.global_step < state.max_steps:
             raise Interrupted(
-                f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}, checkpoint saved",
+                f"stopped at step {state.global_step} of {state.max_steps}, checkpoint saved",
                 next_step="the same command continues from there",
             )
-        evals = [line["step"] for line in read_metrics(self.metrics.path) if line.get("kind") == "eval"]
-        if not evals or evals[-1] < trainer.state.global_step:
-            trainer.evaluate()
-        self.summary = self._summary(trainer)
-        self.metrics.write("summary", trainer.state.global_step, **self.summary)
+        lines = read_metrics(self.folder / "metrics.jsonl") if self.world.first else []
+        evals = [line["step"] for line in lines if line.get("kind") == "eval"]
+        if self.world.share(not evals or evals[-1] < state.global_step) or early:
+            with told_plainly(self.config):
+                trainer.evaluate()
+        if self.world.first:
+            self.summary = self._summary(trainer)
+            self.recorder.record("summary", state.global_step, **self.summary)
+
+    def _announce(self, trainer: Any) -> None:
+        trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        in_all = sum(p.numel() for p in trainer.model.parameters())
+        self.once(
+            "start",
+            parameters=in_all,
+            parameters_trained=trained,
+            processes=self.world.size,
+            precision=self.precision,
+            device=describe_device(),
+            chat_template=self.encoder.templated,
+        )
+        if not self.world.first:
+            return
+        LOG.info(
+            "Training %s of %s weights on %s in %s%s",
+            f"{trained:,}",
+            f"{in_all:,}",
+            describe_device(),
+            self.precision,
+            f", {self.world.size} processes" if self.world.size > 1 else "",
+        )
+        if self.checkpoint is not None:
+            LOG.info("Continuing from step %d (%s)", self.resume_step, self.checkpoint)
 
     def _summary(self, trainer: Any) -> dict[str, Any]:
         """Condense metrics.jsonl: first and last evaluation, and whether the loss fell (design: quarters)."""
-        lines = read_metrics(self.metrics.path)
+        lines = read_metrics(self.folder / "metrics.jsonl")
         losses = [line["loss"] for line in lines if line.get("kind") == "train"]
         evals = [line for line in lines if line.get("kind") == "eval"]
         quarter = max(1, len(losses) // 4)
@@ -180,63 +229,100 @@ class TrainingSession:
             "eval_loss_last": evals[-1]["eval_loss"],
             "precision": self.precision,
             "train_time_s": round(time.perf_counter() - self.started, 2),
+            "peak_memory_mb": peak_memory_mb(),
         }
+        if self.config.early_stopping:
+            summary["best_step"] = trainer.state.best_global_step
         for key in ("eval_auc", "eval_accuracy", "eval_margin"):
             if key in evals[-1]:
                 summary[key] = evals[-1][key]
         return summary
 
-    def publish(self, trainer: Any, tokenizer: Any, *, card: str, facts: dict[str, Any]) -> Manifest:
-        """Stage the model, the tokenizer (beside it and in tokenizer/), config.json with our settings, the card."""
-        if not trainer.is_world_process_zero():
-            return Manifest(step=self.step, attempt="", inputs={}, config={}, files=[])
-        with staging(self.folder, self.lock) as staged:
-            trainer.accelerator.unwrap_model(trainer.model).save_pretrained(staged)
-            tokenizer.save_pretrained(staged)
-            tokenizer.save_pretrained(staged / "tokenizer")
-            settings = {
-                "step": self.step,
-                "version": importlib.metadata.version("aios-alignment"),
-                "inputs": self.inputs,
-                "config": identity(self.config),
-                "precision": self.precision,
-                "metrics": {k: v for k, v in self.summary.items() if not k.endswith("_s")},
-            }
-            path = staged / "config.json"
-            path.write_bytes(to_json(orjson.loads(path.read_bytes()) | {"alignment": settings | facts}))
-            (staged / "README.md").write_text(card, encoding="utf-8", newline="\n")
-            manifest = Manifest(
-                step=self.step, attempt=attempt_id(), inputs=self.inputs, config=identity(self.config), files=[],
-                versions=library_versions(),
-            )  # fmt: skip
-            manifest = publish_into(self.folder, staged, manifest, self.lock)
-        (self.folder / UNFINISHED).unlink(missing_ok=True)
-        report_result(exit_code=0, message="published", manifest_sha256=manifest.sha256, skipped=False)
-        LOG.info("Published %s", self.folder)
-        return manifest
+
+def make_encoder(config: TrainingConfig, materials: Materials) -> PairEncoder:
+    """Return the encoder that these settings mean."""
+    return PairEncoder(
+        materials.tokenizer,
+        chat_template=config.chat_template,
+        max_length=config.max_length,
+        truncation=config.truncation,
+    )
 
 
 @contextlib.contextmanager
-def training_session(config: TrainingConfig, *, step: str, inputs: dict[str, str]) -> Iterator[TrainingSession | None]:
-    """Claim the output folder; yields None when it already holds exactly this result."""
-    folder = Path(config.output_dir)
-    with FolderLock(folder, attempt=attempt_id()) as lock, stop_on_signals() as stop:
-        recover(folder, lock)
-        settings = identity(config)
-        manifest = already_published(folder, inputs=inputs, config=settings, overwrite=config.overwrite)
+def training_session(
+    config: TrainingConfig, *, step: str, models: dict[str, str], stop: StopFlag
+) -> Iterator[TrainingSession | None]:
+    """Gather what goes in and claim the output folder; yields None when it already holds exactly this result.
+
+    `models` maps names in the manifest to models; the tokenizer of the first one is used.
+    """
+    splits, inputs = read_inputs(config, models)
+    if os.environ.get("WORLD_SIZE", "1") == "1" and not config.overwrite:
+        manifest = finished(config, inputs)
         if manifest is not None:
-            LOG.info("%s is already there, made from the same inputs with the same settings: nothing to do", folder)
-            report_result(exit_code=0, message="already published", manifest_sha256=manifest.sha256, skipped=True)
+            _report_finished(config, manifest)
             yield None
             return
-        _prepare(folder, lock, config, {"inputs": inputs, "config": settings})
-        with log_to_file(folder / "training.log"):
-            session = TrainingSession(config, step=step, inputs=inputs, lock=lock, stop=stop)
-            LOG.debug("settings: %s", as_dict(config))
+    world = join_world(config.processes)
+    check_quantization(config)
+    materials = gather(config, models, splits, inputs)
+    stop.check()
+    with contextlib.ExitStack() as stack:
+        claim: tuple[bool, Path | None] = (False, None)
+        error: AiosError | None = None
+        lock: FolderLock | None = None
+        if world.first:
             try:
+                lock = stack.enter_context(FolderLock(Path(config.output_dir), attempt=attempt_id()))
+                claim = _claim(config, inputs, lock)
+            except AiosError as exc:
+                error = exc
+        done, checkpoint = world.agree(claim, error)
+        if done:
+            yield None
+            return
+        if world.first:
+            stack.enter_context(log_to_file(Path(config.output_dir) / "training.log"))
+        session = TrainingSession(
+            config,
+            step=step,
+            models=models,
+            materials=materials,
+            world=world,
+            stop=stop,
+            lock=lock,
+            checkpoint=checkpoint,
+        )
+        LOG.debug("settings: %s", as_dict(config))
+        failed = True
+        try:
+            with told_plainly(config):
                 yield session
-            finally:
-                session.metrics.close()
+            failed = False
+        except Interrupted:
+            failed = False
+            raise
+        finally:
+            session.recorder.close(failed=failed)
+
+
+def _report_finished(config: TrainingConfig, manifest: Manifest) -> None:
+    LOG.info("%s is already there, made from the same inputs with the same settings: nothing to do", config.output_dir)
+    report_result(exit_code=0, message="already published", manifest_sha256=manifest.sha256, skipped=True)
+
+
+def _claim(config: TrainingConfig, inputs: dict[str, str], lock: FolderLock) -> tuple[bool, Path | None]:
+    """Return whether the folder already holds this result, else the checkpoint to go on from."""
+    folder = lock.folder
+    recover(folder, lock)
+    settings = identity(config)
+    manifest = already_published(folder, inputs=inputs, config=settings, overwrite=config.overwrite)
+    if manifest is not None:
+        _report_finished(config, manifest)
+        return True, None
+    _prepare(folder, lock, config, {"inputs": inputs, "config": settings})
+    return False, choose(config.resume, folder / "checkpoints")
 
 
 def _prepare(folder: Path, lock: FolderLock, config: TrainingConfig, current: dict[str, Any]) -> None:
@@ -253,9 +339,3 @@ def _prepare(folder: Path, lock: FolderLock, config: TrainingConfig, current: di
     if finished or config.resume == "never" or (earlier is not None and earlier != current):
         retire(folder, lock)
     write_json(marker, current)
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions that decide the numbers."""
-    names = ("torch", "transformers", "trl", "datasets", "accelerate", "peft", "aios-alignment")
-    return {name: importlib.metadata.version(name) for name in names}

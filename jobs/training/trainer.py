@@ -1,0 +1,67 @@
+"""What both of TRL's trainers get from us: a loss that stays finite, checkpoints that resume to the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+from jobs.contract.errors import Diverged
+from jobs.contract.files import write_json
+from jobs.training.checkpoints import MARKER, newest_complete
+
+
+class GuardedTrainer:
+    """Mixed in before a TRL trainer."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Do one forward and backward pass; stop before a loss that is no number reaches the weights."""
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if not torch.isfinite(loss):
+            self.stop_diverged("train", loss.item(), self.state.global_step + 1)  # type: ignore[attr-defined]
+        return loss
+
+    def stop_diverged(self, kind: str, loss: float, step: int) -> None:
+        """Raise Diverged, naming the step and the newest checkpoint from before it."""
+        folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
+        checkpoint = newest_complete(folder)
+        raise Diverged(
+            f"the {kind} loss is {loss} at step {step}",
+            needed="a finite number",
+            next_step="lower --lr, or use --precision fp32; "
+            + (f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"),
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none into the checkpoints; the published card is ours."""
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint and beside it what transformers forgets: the figures gathered since the last log line."""
+        state: Any = self
+        checkpoint = Path(state.args.output_dir) / f"checkpoint-{state.state.global_step}"
+        # One of this name may lie there from an attempt that went on from an earlier step.
+        (checkpoint / MARKER).unlink(missing_ok=True)
+        super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        window = {
+            "loss": state._tr_loss.item(),
+            "since": state._globalstep_last_logged,
+            "tokens": state._total_train_tokens,
+            "figures": {key: list(values) for key, values in state._metrics["train"].items()},
+        }
+        write_json(self._window_path(checkpoint), window)
+        state.accelerator.wait_for_everyone()
+
+    def restore_window(self, checkpoint: Path) -> None:
+        """Take up the figures that a checkpoint was saved with; called when the training loop is set up."""
+        state: Any = self
+        window = orjson.loads(self._window_path(checkpoint).read_bytes())
+        state._tr_loss += window["loss"]
+        state._globalstep_last_logged = window["since"]
+        state._total_train_tokens = window["tokens"]
+        for key, values in window["figures"].items():
+            state._metrics["train"][key] = values
+
+    def _window_path(self, checkpoint: Path) -> Path:
+        return checkpoint / f"window-{self.args.process_index}.json"  # type: ignore[attr-defined]

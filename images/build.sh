@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 BASE=${BASE:-docker.io/library/python:3.11-slim-bookworm}
 REGISTRY=${REGISTRY:-localhost/aios-alignment}
 TAG=${TAG:-0.1.0-cpu}
-IMAGES=${*:-launcher ingest rm dpo evaluation}
+IMAGES=${*:-launcher ingest rm dpo evaluation fetch-model}
 export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
 
 if [ -f "$BASE" ]; then

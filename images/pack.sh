@@ -5,6 +5,6 @@ FOLDER=${1:?folder for the OCI layout}; shift
 REGISTRY=${REGISTRY:-localhost/aios-alignment}
 TAG=${TAG:-0.1.0-cpu}
 mkdir -p "$FOLDER"
-for image in ${*:-launcher ingest rm dpo evaluation}; do
+for image in ${*:-launcher ingest rm dpo evaluation fetch-model}; do
   buildah push -q "$REGISTRY/$image:$TAG" "oci:$FOLDER:$REGISTRY/$image:$TAG"
 done

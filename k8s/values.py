@@ -233,6 +233,13 @@ def output_folder(name: str, step: Mapping[str, Any]) -> str:
     return str(step["args"][STEPS[name].output])
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a list twice where it occurs twice: Helm's users read this, and anchors are for machines."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def to_yaml(values: Values) -> str:
     """Print a values document."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

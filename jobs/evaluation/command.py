@@ -23,7 +23,8 @@ import orjson
 from jobs.config.evaluation import EvaluationConfig
 from jobs.config.fields import as_dict, identity
 from jobs.contract.child import report_result
-from jobs.contract.errors import GateFailed
+from jobs.contract.errors import GateFailed, Interrupted
+from jobs.contract.files import remove_tree
 from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG, log_to_file
 from jobs.contract.manifest import Manifest
@@ -33,6 +34,7 @@ from jobs.options import config_options
 
 if TYPE_CHECKING:
     from jobs.evaluation.case import Case
+    from jobs.training.interrupt import StopFlag
 
 
 @click.command("evaluate")
@@ -59,11 +61,14 @@ class _Clock:
     """Where the time went, by phase, and the line that says so while it runs."""
 
     metrics: MetricsWriter
+    stop: StopFlag
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time one phase and write it to metrics.jsonl."""
+        """Time one phase and write it to metrics.jsonl; between phases is where a stop is heard."""
+        if self.stop:
+            raise Interrupted(f"asked to stop before '{name}'", next_step="the same command starts again")
         LOG.info("%s ...", name)
         start = time.perf_counter()
         yield
@@ -78,10 +83,11 @@ def run(config: EvaluationConfig) -> tuple[dict[str, Any], Manifest, bool]:
     quiet_libraries()
     from jobs.evaluation.case import open_case
     from jobs.training.hardware import set_threads
+    from jobs.training.interrupt import stop_on_signals
 
     case, output = open_case(config), Path(config.output_dir)
     set_threads()
-    with FolderLock(output, attempt=attempt_id()) as lock:
+    with FolderLock(output, attempt=attempt_id()) as lock, stop_on_signals() as stop:
         recover(output, lock)
         finished = already_published(output, inputs=case.inputs, config=identity(config), overwrite=config.overwrite)
         if finished is not None:
@@ -89,25 +95,26 @@ def run(config: EvaluationConfig) -> tuple[dict[str, Any], Manifest, bool]:
             return orjson.loads((output / "report.json").read_bytes()), finished, True
         retire(output, lock, keep=frozenset({"tmp", "logs"}))
         with log_to_file(output / "logs" / "evaluation.log"):
-            report, manifest = _evaluate(case, output, lock)
+            report, manifest = _evaluate(case, output, lock, stop)
     return report, manifest, False
 
 
-def _evaluate(case: Case, output: Path, lock: FolderLock) -> tuple[dict[str, Any], Manifest]:
+def _evaluate(case: Case, output: Path, lock: FolderLock, stop: StopFlag) -> tuple[dict[str, Any], Manifest]:
     """Measure, build the report, publish it."""
     from jobs.evaluation.measure import measure
     from jobs.evaluation.report import build, write_files
 
     metrics = MetricsWriter(output / "metrics.jsonl")
     try:
-        clock = _Clock(metrics=metrics)
-        measured = measure(case, clock.phase)
+        clock = _Clock(metrics=metrics, stop=stop)
+        measured = measure(case, clock.phase, work=output / "tmp", stop=lambda: bool(stop))
         with clock.phase("Report"):
             report = build(case, measured)
         report["timings_s"] = dict(clock.seconds)
         with staging(output, lock) as staged:
             write_files(staged, report, measured)
             manifest = publish_into(output, staged, _manifest(case, lock), lock)
+        remove_tree(output / "tmp")
         metrics.write("summary", len(clock.seconds), **report["headline"])
     finally:
         metrics.close()

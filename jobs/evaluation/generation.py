@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jobs.training.logps import by_length
@@ -45,52 +45,44 @@ def generate_answers(
     temperature: float,
     seed: int,
     batch_size: int,
-    on_batch: Callable[[int], None] = lambda _: None,
+    numbers: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Return the ids of one answer per prompt, its end-of-text token included where it got there.
 
-    `prompts` are ids; `on_batch` is told how many are done.
+    `prompts` are ids; `numbers` are what their noise depends on beside the seed, their positions by default.
     """
     answers: list[list[int]] = [[] for _ in prompts]
-    done = 0
+    numbers = range(len(prompts)) if numbers is None else numbers
     for batch in by_length([len(ids) for ids in prompts], batch_size):
-        for row, ids in zip(
-            batch, _generate(model, tokenizer, prompts, batch, max_new_tokens, temperature, seed), strict=True
-        ):
-            answers[row] = ids
-        done += len(batch)
-        on_batch(done)
+        rows, sampler = [prompts[i] for i in batch], None
+        if temperature:
+            device = next(model.parameters()).device
+            noise = [numbers[i] for i in batch]
+            sampler = GumbelSampler(seed=seed, rows=noise, temperature=temperature, device=device)
+        for i, ids in zip(batch, _generate(model, tokenizer, rows, sampler, max_new_tokens), strict=True):
+            answers[i] = ids
     return answers
 
 
 def _generate(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[list[int]],
-    batch: list[int],
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], sampler: GumbelSampler | None, max_new_tokens: int
 ) -> list[list[int]]:
     import torch
     from transformers import GenerationConfig, LogitsProcessorList
 
     device = next(model.parameters()).device
-    width = max(len(prompts[i]) for i in batch)
+    width = max(len(ids) for ids in prompts)
     # Prompts are padded on the left, so that all answers begin at the same position.
-    input_ids = torch.full((len(batch), width), tokenizer.pad_token_id, dtype=torch.long)
-    attention = torch.zeros((len(batch), width), dtype=torch.long)
-    for row, i in enumerate(batch):
-        input_ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-        attention[row, width - len(prompts[i]) :] = 1
+    input_ids = torch.full((len(prompts), width), tokenizer.pad_token_id, dtype=torch.long)
+    attention = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, ids in enumerate(prompts):
+        input_ids[row, width - len(ids) :] = torch.tensor(ids)
+        attention[row, width - len(ids) :] = 1
     ends = end_ids(model, tokenizer)
-    processors = LogitsProcessorList(
-        [GumbelSampler(seed=seed, rows=batch, temperature=temperature, device=device)] if temperature else []
-    )
     output = model.generate(
         input_ids=input_ids.to(device),
         attention_mask=attention.to(device),
-        logits_processor=processors,
+        logits_processor=LogitsProcessorList([sampler] if sampler else []),
         generation_config=GenerationConfig(
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
         ),

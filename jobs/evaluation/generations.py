@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
+from jobs.contract.files import write_atomic
 from jobs.evaluation import statistics
 from jobs.evaluation.policy import conclusion
 from jobs.evaluation.statistics import Floats
@@ -33,6 +36,26 @@ def choose_prompts(num_prompts: int, count: int, seed: int) -> list[int]:
     """Return the numbers of `count` prompts, the same ones for every model under the same seed."""
     order = np.random.default_rng(seed).permutation(num_prompts)
     return [int(i) for i in sorted(order[:count])]
+
+
+def keep_generations(path: Path, key: str, generations: Generations) -> None:
+    """Write generations down for a second attempt; `key` says what they were made from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"key": key} | asdict(generations)
+    write_atomic(path, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def read_generations(path: Path, key: str) -> Generations | None:
+    """Return the generations that an earlier attempt made from the same inputs; None where there are none."""
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    if document.pop("key", None) != key:
+        return None
+    for name in ("policy_logps", "reference_logps"):
+        document[name] = np.array(document[name])
+    return Generations(**document)
 
 
 def generation_card(generations: Generations, outcomes: list[float | None], *, seed: int) -> dict[str, Any]:

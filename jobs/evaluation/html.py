@@ -25,10 +25,6 @@ def to_html(report: dict[str, Any], drawn: dict[str, str], generations: Iterable
     """Return the report as one self-contained page; every text of the data is escaped."""
     answer, decision = report["verdict"]["answer"], report["acceptance"]["decision"]
     parts = [
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>Verdict: {escape(report['name'])}</title><style>{_CSS}</style></head><body>",
-        f"<h1>Verdict: {escape(report['name'])}</h1>",
         f"<p class='verdict {answer.split()[0]}'>{escape(report['verdict']['sentence'])}</p>",
         *(
             f"<p class='{f['severity']}'>{f['severity'].capitalize()}: {escape(f['text'])}</p>"
@@ -43,9 +39,19 @@ def to_html(report: dict[str, Any], drawn: dict[str, str], generations: Iterable
         *_samples(list(generations)[:SAMPLES]),
         "<h2>What was compared</h2>",
         _table(_inputs(report)),
-        "</body></html>\n",
     ]
-    return "\n".join(parts)
+    return page(f"Verdict: {report['name']}", parts)
+
+
+def page(title: str, parts: list[str]) -> str:
+    """Return a page that loads nothing from anywhere."""
+    head = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+        f"<title>{escape(title)}</title><style>{_CSS}</style></head><body>",
+        f"<h1>{escape(title)}</h1>",
+    ]
+    return "\n".join([*head, *parts, "</body></html>\n"])
 
 
 def _finding(severity: str, text: str) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jobs.config.evaluation import EvaluationConfig
+from jobs.config.fields import identity
+from jobs.contract.files import sha256_json
 from jobs.evaluation.case import Case
+from jobs.evaluation.endpoint import EndpointJudge, endpoint_card
 from jobs.evaluation.generation import end_ids, generate_answers
-from jobs.evaluation.generations import Generations, choose_prompts
+from jobs.evaluation.generations import Generations, choose_prompts, keep_generations, read_generations
 from jobs.evaluation.judge import Judgement, RewardJudge
 from jobs.evaluation.models import answer_logps, policy_on_device, reward_on_device, score_sequences
 from jobs.evaluation.pairs import TestSet, both_sides
@@ -36,32 +40,42 @@ class Measured:
     judge: dict[str, Any] | None = None
 
 
-def measure(case: Case, phase: Phase) -> Measured:
-    """Load each model once and ask it everything."""
+def measure(case: Case, phase: Phase, *, work: Path, stop: Callable[[], bool]) -> Measured:
+    """Load each model once and ask it everything; `work` keeps what a second attempt need not ask again."""
     measured = Measured(test=case.test)
     if "policy" in case.names:
-        _ask_policies(case, measured, phase)
+        _ask_policies(case, measured, phase, work)
     if "reward_model" in case.names:
         with phase("Reward model"):
             _ask_reward_model(case, measured)
     if measured.generations is not None:
+        if case.config.judge == "endpoint":
+            with phase("Judge"):
+                judge = EndpointJudge(config=case.config, log=work / "judgements.jsonl", stop=stop)
+                measured.judgements = judge.compare(measured.generations)
         measured.judge = _judge_card(case, measured)
     return measured
 
 
-def _ask_policies(case: Case, measured: Measured, phase: Phase) -> None:
+def _ask_policies(case: Case, measured: Measured, phase: Phase, work: Path) -> None:
     """Ask the policy, then the reference: log-probabilities of the pairs, answers of their own."""
     config, encoder = case.config, case.encoder("policy")
     encoded, pad_id = case.test.encode(encoder), encoder.tokenizer.pad_token_id
-    generations = _prompts(case) if config.num_generations else None
+    # An endpoint is paid by the request: its second attempt must ask about the very same answers.
+    kept = work / "generations.json" if config.judge == "endpoint" else None
+    key = sha256_json([case.inputs, identity(config), case.precision])
+    generations = read_generations(kept, key) if kept else None
+    fresh = _prompts(case) if config.num_generations and generations is None else None
     for role in ("policy", "reference"):
         with policy_on_device(case.names[role], encoder.tokenizer, case.precision) as model:
             with phase(f"Log-probabilities, {role}"):
                 setattr(measured, role, _pair_logps(model, case.test, encoded, pad_id, config.batch_size))
-            if generations is not None:
+            if fresh is not None:
                 with phase(f"Generations, {role}"):
-                    _generate(config, role, model, encoder, generations)
-    measured.generations = generations
+                    _generate(config, role, model, encoder, fresh)
+    if fresh is not None and kept is not None:
+        keep_generations(kept, key, fresh)
+    measured.generations = generations or fresh
 
 
 def _ask_reward_model(case: Case, measured: Measured) -> None:
@@ -85,6 +99,9 @@ def _judge_card(case: Case, measured: Measured) -> dict[str, Any]:
     """Return who judged, and whether the judge learnt from the data that the policy learnt from."""
     if measured.judgements is None:
         return {"kind": "none", "label": "not judged", "self_judged": False}
+    if case.config.judge == "endpoint":
+        label = f"by {case.config.judge_model}, asked in both orders"
+        return {"kind": "endpoint", "label": label, "self_judged": False} | endpoint_card(measured.judgements)
     reward, policy = (case.known[role].dataset_hash for role in ("reward_model", "policy"))
     same = reward is not None and reward == policy
     label = "by the reward model" + (", self-judged" if same else "")

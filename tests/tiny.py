@@ -81,6 +81,11 @@ def make_splits(folder: Path, *, train: int = 24, held_out: int = 8, chat: bool 
     """Publish a folder of splits as ingestion does; returns it."""
     rows = make_rows(train + 2 * held_out, seed=seed, chat=chat)
     parts = {"train": rows[:train], "eval": rows[train : train + held_out], "test": rows[train + held_out :]}
+    return publish_rows(folder, parts, seed=seed)
+
+
+def publish_rows(folder: Path, parts: dict[str, list[dict[str, Any]]], *, seed: int = 0) -> Path:
+    """Publish the rows of each split as ingestion does; returns the folder."""
     with FolderLock(folder, attempt="test") as lock, staging(folder, lock) as staged:
         for name, part in parts.items():
             meta = [{"id": f"{name}-{i}", "chosen_first": i % 2 == 0, "agreement": 1.0} for i in range(len(part))]

@@ -89,8 +89,8 @@ class TrainingConfig:
     """Layers that get adapters: all-linear, or names such as q_proj,v_proj."""
 
     lora_merge: bool = True
-    """Publish a whole model with the adapters folded into its weights; otherwise the adapters alone, which need their
-    base model where they are used. Quantized bases are never merged."""
+    """Publish one model with the adapters folded into its weights; otherwise the base model with the adapters beside
+    it, which `from_pretrained` puts together. Quantized bases are never merged."""
 
     quantize: Literal["none", "8bit", "4bit"] = option("none", flags={"--load-8bit": "8bit", "--load-4bit": "4bit"})
     """Load the frozen base weights with 8 or 4 bits (QLoRA, Dettmers et al. 2023); needs --lora-rank, a CUDA GPU and

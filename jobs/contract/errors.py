@@ -144,7 +144,9 @@ class EnvironmentUnfit(AiosError):
     exit_code = ExitCode.ENVIRONMENT
 
 
-_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+_DISK_ERRNOS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+}  # fmt: skip
 
 
 def from_os_error(exc: OSError) -> AiosError:

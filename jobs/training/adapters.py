@@ -111,7 +111,7 @@ def check_targets(model: Any, config: TrainingConfig) -> None:
 
 
 def save(model: Any, config: TrainingConfig, folder: Path, state: dict[str, Any] | None) -> None:
-    """Save a trained model: whole, or as adapters beside the configuration of their base."""
+    """Save a trained model: whole, or as adapters beside their base, which `from_pretrained(folder)` puts together."""
     if not config.lora_rank:
         model.save_pretrained(folder, state_dict=state)
         return
@@ -119,5 +119,6 @@ def save(model: Any, config: TrainingConfig, folder: Path, state: dict[str, Any]
         model.merge_and_unload().save_pretrained(folder)
         return
     model.save_pretrained(folder, state_dict=state)
-    model.get_base_model().config.save_pretrained(folder)
+    # Without the base in the same folder, transformers would take a folder with config.json for a broken whole model.
+    model.unload().save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; ours follows

@@ -89,7 +89,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
             values["eval_time_s"] = round(float((logs or {}).get("eval_runtime", 0.0)), 3)
         self.recorder.record(kind, state.global_step, **values)
         if not math.isfinite(loss):
-            self.trainer.stop_diverged(kind, loss, state.global_step)
+            self.trainer.stop_diverged(f"the {kind} loss is {loss}", state.global_step)
 
     def _remaining(self, state: TrainerState) -> float:
         """Return the seconds that the rest will take at the mean speed since this attempt began."""

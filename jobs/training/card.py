@@ -30,13 +30,15 @@ _SERVE = {
 _MERGE = """
 ## Adapters
 
-This folder holds low-rank adapters, not a whole model: `from_pretrained` loads them onto their base model, which must
-lie where `adapter_config.json` says. To fold them in for good:
+This folder holds a base model and low-rank adapters (`adapter_model.safetensors`); `from_pretrained` puts them
+together. To fold them in for good:
 
 ```python
-from peft import {auto}
+from peft import PeftModel
+from transformers import {auto}
 
-{auto}.from_pretrained(FOLDER{labels}).merge_and_unload().save_pretrained("merged")
+base = {auto}.from_pretrained(FOLDER, adapter_kwargs={{"_adapter_model_path": ""}})
+PeftModel.from_pretrained(base, FOLDER).merge_and_unload().save_pretrained("merged")
 ```
 """
 _TITLE = {"rm": "Reward model", "dpo": "DPO policy"}
@@ -54,12 +56,11 @@ def model_card(session: TrainingSession, facts: dict[str, Any], metrics: dict[st
     adapters = bool(config.lora_rank) and not (config.lora_merge and config.quantize == "none")
     merge = ""
     if adapters:
-        auto = "AutoPeftModelForSequenceClassification" if step == "rm" else "AutoPeftModelForCausalLM"
-        merge = _MERGE.format(auto=auto, labels=", num_labels=1" if step == "rm" else "")
+        merge = _MERGE.format(auto="AutoModelForSequenceClassification" if step == "rm" else "AutoModelForCausalLM")
     template = "applied to plain text too" if facts["chat_template"] else "not used"
     dropped = ", ".join(f"{n} {key[8:]}" for key, n in rows.items() if key.startswith("dropped_")) or "none"
     return f"""---
-library_name: {"peft" if adapters else "transformers"}
+library_name: transformers
 tags: [trl, {"reward-trainer" if step == "rm" else "dpo"}, aios-alignment]
 ---
 # {_TITLE[step]} {session.folder.name}

@@ -19,7 +19,7 @@ def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 6), dpi=110)
     FigureCanvasAgg(figure)
     for axes, (name, keys) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         for key in keys:
@@ -34,4 +34,6 @@ def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         if axes.lines:
             axes.legend()
     figure.suptitle(title)
+    # Fixed margins: the layout engines draw everything twice, half a second on a laptop.
+    figure.subplots_adjust(left=0.07, right=0.97, bottom=0.09, top=0.89, hspace=0.38, wspace=0.2)
     figure.savefig(path, metadata={"Software": None})

@@ -11,7 +11,9 @@ from jobs.config.training import TrainingConfig
 from jobs.contract.errors import AiosError, EnvironmentUnfit, OutOfMemory, VolumeFault
 
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|std::bad_alloc", re.I)
-_DISK = re.compile(r"No space left on device|os error 28|file write failed|PytorchStreamWriter failed", re.I)
+_DISK = re.compile(
+    r"No space left on device|File too large|os error 2[78]|file write failed|PytorchStreamWriter failed", re.I
+)
 
 
 def memory_advice(config: TrainingConfig) -> str:

@@ -20,16 +20,16 @@ class GuardedTrainer:
         """Do one forward and backward pass; stop before a loss that is no number reaches the weights."""
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
         if not torch.isfinite(loss):
-            self.stop_diverged("train", loss.item(), self.state.global_step + 1)  # type: ignore[attr-defined]
+            self.stop_diverged(f"the training loss is {loss.item()}", self.state.global_step + 1)  # type: ignore[attr-defined]
         return loss
 
-    def stop_diverged(self, kind: str, loss: float, step: int) -> None:
+    def stop_diverged(self, found: str, step: int) -> None:
         """Raise Diverged, naming the step and the newest checkpoint from before it."""
         folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
         checkpoint = newest_complete(folder)
         raise Diverged(
-            f"the {kind} loss is {loss} at step {step}",
-            needed="a finite number",
+            f"{found} at step {step}",
+            needed="finite numbers",
             next_step="lower --lr, or use --precision fp32; "
             + (f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"),
         )
@@ -41,6 +41,8 @@ class GuardedTrainer:
         """Save a checkpoint and beside it what transformers forgets: the figures gathered since the last log line."""
         state: Any = self
         checkpoint = Path(state.args.output_dir) / f"checkpoint-{state.state.global_step}"
+        if not all(bool(torch.isfinite(p).all()) for p in state.model.parameters() if p.requires_grad):
+            self.stop_diverged("a weight is no finite number", state.state.global_step)
         # One of this name may lie there from an attempt that went on from an earlier step.
         (checkpoint / MARKER).unlink(missing_ok=True)
         super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]

@@ -147,8 +147,8 @@ class IngestForm:
             "Choose an export first."
             if not self.args.get("input")
             else (
-                f"The export is ingested into a preview. {self.target} stays as it is until you have seen the result and "
-                "accept it."
+                f"The export is ingested into a preview. {self.target} stays as it is until you have seen the result "
+                "and accept it."
                 if self.replaces
                 else f"The export becomes the data set {self.target}."
             )

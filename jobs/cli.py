@@ -49,6 +49,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
         "hrm-hf": ("jobs.cli:hrm_hf", "Models: reward model, DPO policy, verdict"),
         "artifacts": ("jobs.artifacts:artifacts", "What is on the volume, and making room on it"),
         "jobs": ("k8s.cli:jobs", "Runs of the whole pipeline: submit, watch, stop, resume"),
+        "gui": ("k8s.gui.command:command", "The Alignment panel: data, runs, curves, verdicts in a browser"),
     },
 )
 @click.version_option(package_name="aios-alignment", prog_name="aios")

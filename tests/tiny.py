@@ -91,9 +91,10 @@ def publish_rows(folder: Path, parts: dict[str, list[dict[str, Any]]], *, seed: 
             meta = [{"id": f"{name}-{i}", "chosen_first": i % 2 == 0, "agreement": 1.0} for i in range(len(part))]
             (staged / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in part))
             (staged / f"{name}.meta.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in meta))
+        pairs = sum(len(part) for part in parts.values())
         report = {
             "validity": 0.98,
-            "totals": {"records": len(rows) + 2, "pairs": len(rows), "dropped": 2},
+            "totals": {"records": pairs + 2, "pairs": pairs, "dropped": 2},
             "drops": {"tie": {"count": 2, "sample_ids": ["a", "b"]}},
             "splits": {name: {"pairs": len(part)} for name, part in parts.items()},
         }

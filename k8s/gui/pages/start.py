@@ -1,0 +1,213 @@
+"""Start a run: a few fields, all others folded away, and what will happen in words a terminal understands."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from nicegui import run, ui
+from starlette.requests import Request
+
+from jobs.config.fields import FieldSpec, field_specs
+from jobs.contract.errors import AiosError
+from k8s.gui import launch
+from k8s.gui.datasets import data_sets
+from k8s.gui.launch import COMPUTED, Form
+from k8s.gui.pages.fields import Field
+from k8s.gui.pages.frame import attempt, box, button, card, copy_button, frame, link, missing, note, segments, tag
+from k8s.gui.runs import BOOK, values_of
+from k8s.gui.settings import SETTINGS
+from k8s.steps import STEPS
+from k8s.values import command, enabled_steps, profile_names, to_yaml
+
+_TITLES = {"rm": "Reward model", "dpo": "DPO policy", "pipeline": "Pipeline"}
+_FIRST = {
+    "rm": ("base_model", "batch_size", "max_steps", "precision"),
+    "dpo": ("policy_model", "ref_model", "batch_size", "max_steps", "precision", "beta"),
+    "evaluation": (),
+    "ingest": ("input",),
+}
+"""What most people set; the rest is folded away."""
+_HEADINGS = {"ingest": "Ingestion", "rm": "Reward model", "dpo": "DPO policy", "evaluation": "Verdict"}
+_MODELS = {
+    "base_model": ("base",),
+    "policy_model": ("base", "dpo"),
+    "ref_model": ("base", "dpo"),
+    "reward_model": ("rm",),
+}
+
+
+async def page(request: Request, kind: str = "pipeline", clone: str = "", dataset: str = "") -> None:
+    """Show the form, filled from a run where one is cloned."""
+    try:
+        form = await run.io_bound(_form, kind, clone, dataset)
+    except AiosError as exc:
+        missing(request, exc)
+        return
+    with frame(request, f"Clone {clone}" if clone else "Start a run", "/start"):
+        pass
+    if SETTINGS.read_only:
+        note("This panel is read-only: it shows runs and starts none.", "warn")
+        return
+    found = {kind: launch.models(kind) for kind in ("base", "rm", "dpo")}
+    sets = [item.name for item in await run.io_bound(data_sets) if not item.draft]
+    StartPage(form, sets, found).build()
+
+
+def _form(kind: str, clone: str, dataset: str) -> Form:
+    if clone:
+        return launch.clone(values_of(clone), BOOK.find(clone).profile)
+    return Form(kind=kind if kind in _TITLES else "pipeline", dataset=dataset)
+
+
+class StartPage:
+    """The form and what it amounts to."""
+
+    def __init__(self, form: Form, sets: list[str], found: dict[str, list[str]]) -> None:
+        self.form, self.sets, self.models = form, sets, found
+        if not form.dataset and sets:
+            form.dataset = sets[0]
+        self.wrong: dict[tuple[str, str], str] = {}
+        self.fields: list[Field] = []
+        self.submitting = False
+
+    def build(self) -> None:
+        """Add both columns."""
+        with box("grid"):
+            with box("span7 rows").style("gap: 16px"):
+                with card("What to run") as top:
+                    with top:
+                        segments(_TITLES, self.form.kind, self._choose, "What to run")
+                    self._general()
+                self.area = box("rows").style("gap: 16px")
+            with box("span5"), card("What will happen", "sticky") as _:
+                self.problem = note("", "bad").props('role="alert"')
+                self.preview = box("rows")
+                with box("line"):
+                    self.start = button("Start", self._start, "main")
+        self._steps()
+        self._show()
+
+    async def _choose(self, kind: str) -> None:
+        self.form.kind = kind
+        self._steps()
+        self._show()
+
+    def _general(self) -> None:
+        with box("fields"):
+            if self.sets:
+                ui.select(self.sets, label="Data set", value=self.form.dataset, on_change=self._set_dataset).props(
+                    "outlined dense options-dense"
+                )
+            else:
+                ui.input("Data set", value=self.form.dataset, on_change=self._set_dataset).props("outlined dense")
+            ui.input("Name of the run", placeholder="made up at the start", on_change=self._set_name).props(
+                "outlined dense stack-label"
+            )
+            ui.select(profile_names(), label="Profile", value=self.form.profile, on_change=self._set_profile).props(
+                "outlined dense options-dense"
+            )
+        self.evaluate = ui.switch(
+            "Evaluate on held-out pairs afterwards", value=self.form.evaluate, on_change=self._set_evaluate
+        )
+        if not self.sets:
+            with box("line"):
+                tag("span", "There is no data set on this volume yet.", "hint")
+                link("Ingest an Argilla export…", "/ingest")
+
+    def _set_dataset(self, event: Any) -> None:
+        self.form.dataset = event.value or ""
+        self._show()
+
+    def _set_name(self, event: Any) -> None:
+        self.form.name = (event.value or "").strip()
+        self._show()
+
+    def _set_profile(self, event: Any) -> None:
+        self.form.profile = event.value
+        self._show()
+
+    def _set_evaluate(self, event: Any) -> None:
+        self.form.evaluate = bool(event.value)
+        self._steps()
+        self._show()
+
+    def _steps(self) -> None:
+        """Add the fields of each step that will run."""
+        self.evaluate.set_visibility(self.form.kind != "pipeline")
+        self.area.clear()
+        self.wrong.clear()
+        self.fields = []
+        with self.area:
+            for step in self.form.steps():
+                self._step(step)
+
+    def _step(self, step: str) -> None:
+        specs = {s.name: s for s in field_specs(STEPS[step].config) if s.name not in COMPUTED}
+        first = _FIRST[step]
+        with card(_HEADINGS[step]):
+            if first:
+                with box("fields"):
+                    for name in first:
+                        self._field(step, specs[name])
+            with ui.expansion("More settings" if first else "Settings"), box("fields"):
+                for name, spec in specs.items():
+                    if name not in first:
+                        self._field(step, spec)
+
+    def _field(self, step: str, spec: FieldSpec) -> None:
+        suggestions = [path for kind in _MODELS.get(spec.name, ()) for path in self.models[kind]]
+        args = self.form.args.setdefault(step, {})
+
+        def change(value: Any, wrong: str) -> None:
+            self.wrong.pop((step, spec.name), None)
+            if wrong:
+                self.wrong[step, spec.name] = wrong
+            elif value is None or value == spec.default:
+                args.pop(spec.name, None)
+            else:
+                args[spec.name] = value
+            self._show()
+
+        self.fields.append(Field(spec, args.get(spec.name), suggestions, change))
+
+    def _show(self) -> None:
+        """Show the commands and values, or why there are none."""
+        name = self.form.name or launch.suggest_name(self.form)
+        problem = "; ".join(f"{step} {key.replace('_', ' ')}: needs {text}" for (step, key), text in self.wrong.items())
+        try:
+            values = None if problem else launch.compose(self.form, name)
+        except AiosError as exc:
+            values, problem = None, str(exc)
+        self.problem.text = problem
+        self.problem.set_visibility(bool(problem))
+        self.start.set_enabled(values is not None and not self.submitting)
+        self.preview.clear()
+        if values is None:
+            return
+        with self.preview:
+            _code("From a terminal", launch.quoted(self.form.submit_command(name)))
+            for step, settings in enabled_steps(values).items():
+                _code(_HEADINGS.get(step, step), launch.quoted(command(step, settings)))
+            with ui.expansion("Values"):
+                _code("", to_yaml(values))
+
+    async def _start(self) -> None:
+        if self.submitting:
+            return
+        self.submitting = True
+        self.start.set_enabled(False)
+        done, name = await attempt(launch.start, self.form)
+        if done:
+            ui.navigate.to(f"/runs/{quote(name)}")
+        else:
+            self.submitting = False
+            self._show()
+
+
+def _code(title: str, text: str) -> None:
+    with box("rows").style("gap: 4px"):
+        with box("line"):
+            tag("h3", title).classes("grow")
+            copy_button(lambda: text)
+        tag("pre", text, "code")

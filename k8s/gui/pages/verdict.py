@@ -1,0 +1,235 @@
+"""Verdicts: the evaluation's report with its intervals, the acceptance checklist, and what both models answered."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+from nicegui import run, ui
+from starlette.requests import Request
+
+from jobs.contract.errors import AiosError
+from k8s.gui.charts import base, draw
+from k8s.gui.pages.answers import Answers
+from k8s.gui.pages.frame import box, card, facts, file_link, frame, link, missing, note, scheme, table, tag
+from k8s.gui.verdicts import Verdict, lines, verdict, verdicts
+
+_DECISIONS = {"go": "good", "no-go": "bad", "not yet": "warn"}
+_NUMBERS = (
+    ("Policy", "preference win-rate of the policy", ("policy", "by_mean", "policy"), "share"),
+    ("Policy", "the same of its reference", ("policy", "by_mean", "reference"), "share"),
+    ("Policy", "gain", ("policy", "by_mean", "gain"), "points"),
+    ("Policy", "gain, sum over tokens", ("policy", "by_sum", "gain"), "points"),
+    ("Policy", "change of log-probability, chosen", ("policy", "change_of_logp", "chosen"), "nats"),
+    ("Policy", "change of log-probability, rejected", ("policy", "change_of_logp", "rejected"), "nats"),
+    ("Policy", "implicit reward margin", ("policy", "implicit_reward", "margin"), ""),
+    ("Own answers", "generation win-rate", ("generation", "win_rate"), "share"),
+    ("Own answers", "the same at equal lengths", ("generation", "length_controlled_win_rate"), "share"),
+    ("Own answers", "divergence from the reference", ("generation", "kl", "per_answer"), "nats"),
+    ("Reward model", "AUC", ("reward", "auc"), ""),
+    ("Reward model", "pairwise accuracy", ("reward", "accuracy"), "share"),
+    ("Reward model", "accuracy at matched lengths", ("reward", "length", "matched"), "share"),
+    ("Reward model", "baseline: the longer answer wins", ("reward", "baselines", "longer_wins"), "share"),
+    ("Reward model", "baseline: the first option wins", ("reward", "baselines", "first_option_wins"), "share"),
+)
+"""Heading, words, place in report.json, unit."""
+
+
+async def listing(request: Request) -> None:
+    """Show all verdicts."""
+    found = await run.io_bound(verdicts)
+    with frame(request, "Verdicts", "/verdicts"):
+        pass
+    with card():
+        if not found:
+            tag("p", "No verdict yet: the step `evaluation` of a run writes one.", "empty")
+            return
+        rows: list[list[Any]] = [
+            [
+                lambda item=item: link(item.name, f"/verdicts/{quote(item.name)}"),
+                lambda item=item: tag("span", item.sentence, "breakable"),
+                _points(item.headline.get("gain")),
+                _plain(item.headline.get("auc")),
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(item.created)),
+            ]
+            for item in found
+        ]
+        table(["Name", "Verdict", "Gain", "AUC", "When"], rows, right=(2, 3), label="Verdicts")
+
+
+async def page(request: Request, name: str) -> None:
+    """Show one verdict."""
+    try:
+        found = await run.io_bound(verdict, name)
+    except AiosError as exc:
+        missing(request, exc)
+        return
+    dark = scheme(request) == "dark"
+    with frame(request, f"Verdict: {found.name}", "/verdicts") as titles, titles:
+        decision = str((found.report.get("acceptance") or {}).get("decision") or "")
+        if decision:
+            tag("span", decision, f"badge {_DECISIONS.get(decision.lower(), '')}")
+        box("grow")
+        for text, file in (("report.md", "report.md"), ("report.json", "report.json")):
+            file_link(text, f"{found.folder.as_posix()}/{file}", "button small")
+    note(found.sentence, found.tone)
+    for finding in found.report.get("findings") or []:
+        if isinstance(finding, dict):
+            note(str(finding.get("text")), "warn" if finding.get("severity") in ("warning", "error") else "")
+    with box("grid"):
+        with card("Numbers, with 95 % intervals", "span7"):
+            _numbers(found.report)
+        with card("Acceptance", "span5"):
+            _acceptance(found.report)
+    _plots(found.report, dark)
+    Answers(await run.io_bound(lines, found.folder / "generations.jsonl")).build()
+    with card("What was compared"):
+        facts(_inputs(found))
+
+
+def _dig(report: dict[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = report
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _numbers(report: dict[str, Any]) -> None:
+    rows: list[list[Any]] = []
+    heading = ""
+    for group, words, path, unit in _NUMBERS:
+        found = _dig(report, path)
+        if not isinstance(found, dict) or not isinstance(found.get("value"), int | float):
+            continue
+        rows.append([group if group != heading else "", words, *_interval(found, unit), f"{found.get('n', '')}"])
+        heading = group
+    if not rows:
+        tag("p", "The report holds no numbers.", "empty")
+        return
+    table(["", "", "Value", "Interval", "n"], rows, right=(2, 3, 4), label="Numbers of the report")
+
+
+def _interval(found: dict[str, Any], unit: str) -> tuple[str, str]:
+    def say(number: Any) -> str:
+        if not isinstance(number, int | float):
+            return "?"
+        if unit == "share":
+            return f"{100 * number:.1f}%"
+        return f"{100 * number:+.1f}" if unit == "points" else f"{number:+.3g}" if unit == "nats" else f"{number:.3f}"
+
+    suffix = {"points": " points", "nats": " nats"}.get(unit, "")
+    return say(found["value"]) + suffix, f"[{say(found.get('low'))}, {say(found.get('high'))}]"
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:+.1f} points"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _acceptance(report: dict[str, Any]) -> None:
+    lists = (report.get("acceptance") or {}).get("checklists") or []
+    if not lists:
+        tag("p", "The report has no checklist.", "empty")
+    for checklist in lists:
+        tag("h3", str(checklist.get("title") or checklist.get("name") or ""))
+        with box("rows").style("gap: 4px"):
+            for line in checklist.get("lines") or []:
+                passed = line.get("passed")
+                mark, tone, said = {True: ("✓", "good", "passed"), False: ("✗", "bad", "failed")}.get(
+                    passed, ("–", "", "not judged")
+                )
+                with box("check"):
+                    tag("span", mark, f"mark {tone}").props(f'role="img" aria-label="{said}"')
+                    with box(""):
+                        tag("span", str(line.get("text")))
+                        tag("div", str(line.get("found") or ""), "hint breakable")
+
+
+def _plots(report: dict[str, Any], dark: bool) -> None:
+    reward = report.get("reward") or {}
+    calibration = [p for p in reward.get("calibration") or [] if isinstance(p, dict)]
+    gaps = [p for p in reward.get("by_length_gap") or [] if isinstance(p, dict)]
+    if not calibration and not gaps:
+        return
+    with box("grid"):
+        if calibration:
+            with card("Is the reward model as sure as it is right?", "span6"):
+                _calibration(calibration, dark)
+        if gaps:
+            with card("Accuracy by how much longer the chosen answer is", "span6"):
+                _gaps(gaps, dark)
+
+
+def _calibration(points: list[dict[str, Any]], dark: bool) -> None:
+    options = base(dark, "Accuracy against confidence")
+    options["xAxis"] |= {
+        "type": "value",
+        "min": 0.5,
+        "max": 1,
+        "name": "confidence (across), accuracy (up)",
+        "nameLocation": "middle",
+    }
+    options["xAxis"] |= {"nameGap": 26}
+    options["yAxis"] |= {"type": "value", "min": 0, "max": 1}
+    options["grid"] |= {"bottom": 24}
+    options["series"] = [
+        {"type": "line", "name": "perfect", "data": [[0.5, 0.5], [1, 1]], "symbol": "none",
+         "lineStyle": {"type": "dashed", "width": 1}},
+        {"type": "scatter", "name": "reward model", "symbolSize": 9,
+         "data": [[round(p["confidence"], 4), round(p["accuracy"], 4)] for p in points]},
+    ]  # fmt: skip
+    draw(options, "Accuracy against confidence, in ten groups of pairs")
+    with ui.expansion("As a table"):
+        rows: list[list[Any]] = [
+            [f"{p['confidence']:.3f}", f"{p['accuracy']:.3f}", f"[{p['low']:.2f}, {p['high']:.2f}]", p["n"]]
+            for p in points
+        ]
+        table(["Confidence", "Accuracy", "Interval", "Pairs"], rows, right=(0, 1, 2, 3), label="Calibration")
+
+
+def _gaps(gaps: list[dict[str, Any]], dark: bool) -> None:
+    names = [_gap(gap) for gap in gaps]
+    values = [gap["accuracy"] for gap in gaps]
+    options = base(dark, "Accuracy by difference of length")
+    options["xAxis"] |= {"type": "category", "data": names}
+    options["yAxis"] |= {"type": "value", "min": 0, "max": 1}
+    options["legend"]["show"] = False
+    options["series"] = [
+        {"type": "bar", "name": "accuracy", "data": [round(v["value"], 4) for v in values], "barMaxWidth": 40}
+    ]
+    draw(options, "Accuracy by difference of length in tokens")
+    with ui.expansion("As a table"):
+        rows: list[list[Any]] = [
+            [name, *_interval(value, "share"), value.get("n", "")] for name, value in zip(names, values, strict=True)
+        ]
+        table(["Tokens longer", "Accuracy", "Interval", "Pairs"], rows, right=(1, 2, 3), label="Accuracy by length")
+
+
+def _gap(gap: dict[str, Any]) -> str:
+    low, high = gap.get("above"), gap.get("up_to")
+    if low is None:
+        return f"up to {high}"
+    return f"above {low}" if high is None else f"{low} to {high}"
+
+
+def _inputs(found: Verdict) -> dict[str, str]:
+    inputs = found.report.get("inputs") or {}
+    shown = {}
+    for name, words in (
+        ("policy", "Policy"),
+        ("reference", "Reference"),
+        ("reward_model", "Reward model"),
+        ("dataset", "Pairs"),
+    ):
+        entry = inputs.get(name)
+        if isinstance(entry, dict):
+            more = f", {entry['pairs']} pairs of {entry.get('split')}" if "pairs" in entry else ""
+            shown[words] = f"{entry.get('path')}{more}, sha256 {str(entry.get('sha256'))[:16]}…"
+    judge = (found.report.get("generation") or {}).get("judge") or {}
+    if judge:
+        shown["Judge"] = str(judge.get("label") or judge.get("kind"))
+    return shown | {"Device": str(found.report.get("device") or "not recorded")}

@@ -71,7 +71,6 @@ def run(config: DPOConfig) -> None:
                 pairs,
                 model_sha256=session.inputs["ref_model"],
                 precision=f"{session.precision}-{config.quantize}" if config.quantize != "none" else session.precision,
-                batch_size=config.batch_size,
                 pad_id=tokenizer.pad_token_id,
                 world=session.world,
                 stop=session.stop,

@@ -52,8 +52,15 @@ def _logits(model: Any, hidden: Any) -> Any:
     return logits
 
 
-def by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Yield batches of indices of similar length, longest first: little padding, and the largest fails at once."""
+def by_length(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> Iterator[list[int]]:
+    """Yield batches of indices of similar length, longest first: little padding, and the largest fails at once.
+
+    With `max_tokens` a batch holds no more than so many tokens, padding included, but one sequence at least.
+    """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    start = 0
+    while start < len(order):
+        fits = max_tokens // lengths[order[start]] if max_tokens else batch_size
+        size = max(1, min(batch_size, fits))
+        yield order[start : start + size]
+        start += size

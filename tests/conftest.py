@@ -10,6 +10,9 @@ import pytest
 
 from tests import tiny
 
+# Two workers on two cores: a second thread of a matrix product would wait for its turn at every operation.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

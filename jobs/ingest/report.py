@@ -103,7 +103,7 @@ def _drops(totals: Totals) -> dict[str, Any]:
 
 
 def _warnings(totals: Totals, validity: float) -> list[str]:
-    found = []
+    found = list(totals.plan.warnings)
     if validity < WARN_BELOW:
         found.append(f"only {validity:.1%} of the records are valid (less than {WARN_BELOW:.0%})")
     if not totals.kept:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -96,10 +95,9 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
             if done is not None:
                 return Outcome(report=_read_report(output), manifest=done, skipped=True)
         with staging(output, lock) as staged, _scratch(staged) as scratch:
-            started = time.perf_counter()
             totals = _make_splits(config, paths, staged, scratch, progress)
             inputs = hashes.wait()
-            report = build_report(config, totals, inputs, paths, seconds=time.perf_counter() - started)
+            report = build_report(config, totals, inputs, paths, staged)
             write_json(staged / REPORT_NAME, report)
             manifest = Manifest(
                 step="ingest",

@@ -73,6 +73,7 @@ def aios() -> None:
             "jobs.ingest.command:command",
             "Turn an Argilla export into train/eval/test splits",
         ),
+        "report": ("jobs.ingest.report_command:command", "Show the report of a data folder again, with plots"),
     },
 )
 def data() -> None:

@@ -272,7 +272,10 @@ def _refuse_codes(values: Mapping[str, list[Any]], found: list[Question], config
 
 
 def _few_labels(seen: list[Any]) -> bool:
-    return all(isinstance(v, str) for v in seen) and len(set(seen)) <= max(2, len(seen) // 4)
+    """Tell whether answers look like labels and not like comments: few, short, and given again and again."""
+    labels = {v for v in seen if isinstance(v, str)}
+    short = all(isinstance(v, str) and len(v.split()) <= 4 and not v.rstrip().endswith((".", "!", "?")) for v in seen)
+    return short and len(labels) * 4 <= len(seen)
 
 
 def _examples(seen: list[Any]) -> str:

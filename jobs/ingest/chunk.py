@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import IO, Any
 import orjson
 
 from jobs.contract.errors import BadData
+from jobs.ingest import fast
 from jobs.ingest.lengths import Measure
 from jobs.ingest.pairs import Pair, PairMaker
 from jobs.ingest.plan import Plan
@@ -31,6 +32,7 @@ ENTRY = struct.Struct("<16s16s16sIIIIIIB")
 chosen and rejected in tokens, flags."""
 SWAPPED, FIRST_KNOWN, FIRST_WON, LONGER_WON, SAME_LENGTH = 1, 2, 4, 8, 16
 SAMPLE_IDS = 20
+_NOTHING = object()
 _DROP_LINE = b'{"id":%b,"reason":"%b"}\n'
 
 
@@ -66,12 +68,21 @@ class UnitResult:
     drops: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[Any]] = field(default_factory=dict)
     tallies: Counter[tuple[int, int, int]] = field(default_factory=Counter)
-    statuses: dict[Any, dict[str, int]] = field(default_factory=dict)
+    statuses: dict[Any, Counter[str]] = field(default_factory=dict)
     sources: Counter[str] = field(default_factory=Counter)
     pii: Counter[str] = field(default_factory=Counter)
     spill: str = ""
     offsets: list[int] = field(default_factory=list)
     """Position of entries and of lines of each bucket in the spill file: 2 x buckets + 1 numbers."""
+
+
+class Sink:
+    """What one unit writes: entries and lines for each bucket, and drops where they are wanted."""
+
+    def __init__(self, buckets: int) -> None:
+        self.entries: list[list[bytes]] = [[] for _ in range(buckets)]
+        self.lines: list[list[bytes]] = [[] for _ in range(buckets)]
+        self.drops: list[bytes] = []
 
 
 class Chunker:
@@ -84,101 +95,99 @@ class Chunker:
         self.shift = 16 - (rules.buckets.bit_length() - 1)
         self.spill_path = rules.spill_dir / f"spill-{name}"
         self.spill: IO[bytes] = self.spill_path.open("ab")
+        self.dedup_is_pair = len(rules.dedup) in (0, 3)
+        self._verdict_texts: dict[Any, bytes] = {}
         self.anonymizer: Any = None
         if rules.anonymize:
             from jobs.ingest.anonymize import Anonymizer  # type: ignore[import-untyped,unused-ignore]
 
             self.anonymizer = Anonymizer(rules.anonymize, self.key)
+        self.fast = fast.LineReader(self) if fast.applies(self) else None
 
     def run(self, unit: Unit) -> UnitResult:
         """Read one unit, write its lines to the spill file and return the counts."""
         result = UnitResult(index=unit.index, spill=str(self.spill_path))
         maker = PairMaker(self.rules.plan, self.rules.min_suggestion_score)
-        entries: list[list[bytes]] = [[] for _ in range(self.rules.buckets)]
-        lines: list[list[bytes]] = [[] for _ in range(self.rules.buckets)]
-        drops: list[bytes] = []
-        for number, row in self._rows(unit, result):
+        sink = Sink(self.rules.buckets)
+
+        def take(number: int, row: Any) -> None:
             result.records += 1
             try:
-                made = maker.pairs(row)
-                for pair in made:
-                    self._check_length(pair)
-                    if self.anonymizer is not None:
-                        pair = self.anonymizer.pair(pair, result.pii)
-                    bucket, entry, line = self._encode(pair, number, row, maker)
-                    entries[bucket].append(entry)
-                    lines[bucket].append(line)
-                    result.sources[pair.source] += 1
+                made = [self._finished(pair, number, row, maker, result) for pair in maker.pairs(row)]
+            except DropError as drop:
+                self._count(result, drop.reason, row, maker, sink)
+            except (UnicodeEncodeError, orjson.JSONEncodeError):
+                self._count(result, "invalid_unicode", row, maker, sink)
+            else:
+                for bucket, entry, line in made:
+                    sink.entries[bucket].append(entry)
+                    sink.lines[bucket].append(line)
                 result.pairs += len(made)
                 result.with_pairs += 1
-            except DropError as drop:
-                self._count(result, drop.reason, row, maker, drops)
-            except (UnicodeEncodeError, orjson.JSONEncodeError):
-                self._count(result, "invalid_unicode", row, maker, drops)
-        result.tallies, result.statuses = maker.tallies, maker.statuses
-        self._spill(result, entries, lines, drops)
-        return result
 
-    def _rows(self, unit: Unit, result: UnitResult) -> Iterator[tuple[int, Any]]:
         if unit.shape == "parquet":
             from jobs.ingest.parquet import iter_rows
 
-            yield from enumerate(iter_rows(Path(unit.path), range(unit.start, unit.end)), start=1)
-            return
-        offset, block = read_range(unit) if unit.shape == "jsonl" else (0, unit.lines or b"")
-        if isinstance(block, bytes):
-            block = block.removeprefix(b"\xef\xbb\xbf")
-        lines = block.split(b"\n") if isinstance(block, bytes) else block
-        loads = orjson.loads
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = loads(line)
-            except orjson.JSONDecodeError:
-                if not line.strip():
-                    continue
-                try:
-                    row = _parse_slowly(line)
-                except BadLineError as bad:
-                    if not self.rules.skip_bad_lines:
-                        raise _bad_line(unit, offset, number, bad) from None
-                    result.records += 1
-                    result.drops[bad.reason] += 1
-                    result.samples.setdefault(bad.reason, []).append(f"line {number} of unit {unit.index + 1}")
-                    continue
-            yield number, row
+            for number, row in enumerate(iter_rows(Path(unit.path), range(unit.start, unit.end)), start=1):
+                take(number, row)
+        else:
+            offset, lines = _lines(unit)
 
-    def _check_length(self, pair: Pair) -> None:
-        toks = self.measure(pair.prompt)
-        if toks < self.rules.min_prompt_toks:
+            def parse(number: int, line: bytes) -> None:
+                row = self._parse(unit, offset, number, line, result)
+                if row is not _NOTHING:
+                    take(number, row)
+
+            if self.fast is not None:
+                self.fast.read(lines, maker, result, sink, parse)
+            else:
+                for number, line in enumerate(lines, start=1):
+                    parse(number, line)
+        result.tallies, result.statuses = maker.tallies, maker.statuses()
+        self._spill(result, sink)
+        return result
+
+    def _parse(self, unit: Unit, offset: int, number: int, line: bytes, result: UnitResult) -> Any:
+        """Return the value of a line; `_NOTHING` for a blank one and for a bad one that is skipped and counted."""
+        try:
+            return orjson.loads(line)
+        except orjson.JSONDecodeError:
+            if not line.strip():
+                return _NOTHING
+        try:
+            return parse_slowly(line)
+        except BadLineError as bad:
+            if not self.rules.skip_bad_lines:
+                raise bad_line(f"{unit.path}: {_place(unit, offset, number)}", bad) from None
+            result.records += 1
+            result.drops[bad.reason] += 1
+            samples = result.samples.setdefault(bad.reason, [])
+            if len(samples) < SAMPLE_IDS:
+                samples.append(_place(unit, offset, number))
+            return _NOTHING
+
+    def _finished(
+        self, pair: Pair, number: int, row: Mapping[str, Any], maker: PairMaker, result: UnitResult
+    ) -> tuple[int, bytes, bytes]:
+        """Return the bucket of a pair, its entry and its two lines; raises `DropError` for its length."""
+        prompt_toks = self.measure(pair.prompt)
+        if prompt_toks < self.rules.min_prompt_toks:
             raise DropError("too_short")
-        if toks > self.rules.max_prompt_toks:
+        if prompt_toks > self.rules.max_prompt_toks:
             raise DropError("too_long")
         limit = self.rules.max_chars
         if limit and max(characters(text) for text in (pair.prompt, pair.chosen, pair.rejected)) > limit:
             raise DropError("too_long")
-
-    def _encode(self, pair: Pair, number: int, row: Any, maker: PairMaker) -> tuple[int, bytes, bytes]:
-        """Return the bucket of a pair, its entry and its two lines."""
+        if self.anonymizer is not None:
+            pair = self.anonymizer.pair(pair, result.pii)
+        row_line = orjson.dumps({"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}) + b"\n"
+        meta_line = self._meta_line(pair, row, maker)
+        result.sources[pair.source] += 1
         prompt, chosen, rejected = canonical(pair.prompt), canonical(pair.chosen), canonical(pair.rejected)
         swapped = chosen > rejected
-        low, high = (rejected, chosen) if swapped else (chosen, rejected)
         prompt_hash = blake2b(prompt.encode(), digest_size=16, key=self.key).digest()
-        pair_hash = blake2b(f"{low}\0{high}".encode(), digest_size=16, key=prompt_hash).digest()
-        plan = maker.plan
-        own_id, server_id = maker.view.ids(row)
-        votes = pair.votes
-        meta = {
-            "id": own_id,
-            "server_id": server_id,
-            "votes": None if votes is None else {"a": votes[0], "b": votes[1], "tie": votes[2]},
-            "agreement": pair.agreement,
-            "chosen_first": pair.chosen_first,
-            "source": pair.source,
-            "metadata": maker.view.metadata(row, plan.used),
-        }
-        row_line = orjson.dumps({"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}) + b"\n"
-        meta_line = _dump(meta) + b"\n"
-        flags = (SWAPPED if swapped else 0) | _flags(pair)
+        both = f"{rejected}\0{chosen}" if swapped else f"{chosen}\0{rejected}"
+        pair_hash = blake2b(both.encode(), digest_size=16, key=prompt_hash).digest()
         entry = ENTRY.pack(
             prompt_hash,
             pair_hash,
@@ -186,20 +195,41 @@ class Chunker:
             number,
             len(row_line),
             len(meta_line),
-            self.measure(pair.prompt),
+            prompt_toks,
             self.measure(pair.chosen),
             self.measure(pair.rejected),
-            flags,
+            _flags(pair, swapped),
         )
         return int.from_bytes(prompt_hash[:2], "big") >> self.shift, entry, row_line + meta_line
 
+    def _meta_line(self, pair: Pair, row: Mapping[str, Any], maker: PairMaker) -> bytes:
+        verdict = self.verdict_text(pair)
+        own_id, server_id = maker.view.ids(row)
+        metadata = maker.view.metadata(row, maker.plan.used)
+        return b'{"id":%b,"server_id":%b,%b,"metadata":%b}\n' % (
+            _dump(own_id),
+            _dump(server_id),
+            verdict,
+            _dump(metadata),
+        )
+
+    def verdict_text(self, pair: Pair) -> bytes:
+        """Return the part of the meta line that many pairs share."""
+        judged = (pair.votes, pair.agreement, pair.chosen_first, pair.source)
+        text = self._verdict_texts.get(judged)
+        if text is None:
+            votes = None if pair.votes is None else dict(zip(("a", "b", "tie"), pair.votes, strict=True))
+            about = {"agreement": pair.agreement, "chosen_first": pair.chosen_first, "source": pair.source}
+            text = self._verdict_texts[judged] = orjson.dumps({"votes": votes} | about)[1:-1]
+        return text
+
     def _dedup_hash(self, pair_hash: bytes, prompt: str, chosen: str, rejected: str) -> bytes:
-        if len(self.rules.dedup) in (0, 3):
+        if self.dedup_is_pair:
             return pair_hash
         texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
         return blake2b("\0".join(texts[name] for name in self.rules.dedup).encode(), digest_size=16).digest()
 
-    def _count(self, result: UnitResult, reason: str, row: Any, maker: PairMaker, drops: list[bytes]) -> None:
+    def _count(self, result: UnitResult, reason: str, row: Any, maker: PairMaker, sink: Sink) -> None:
         if reason == "tie" and self.rules.stop_on_tie:
             raise BadData(
                 f"record {maker.view.ids(row)[0]}: the annotators tie", next_step="decide it, or --on-tie drop"
@@ -211,18 +241,16 @@ class Chunker:
             if len(samples) < SAMPLE_IDS:
                 samples.append(own_id)
             if self.rules.write_drops:
-                drops.append(_DROP_LINE % (_dump(own_id), reason.encode()))
+                sink.drops.append(_DROP_LINE % (_dump(own_id), reason.encode()))
 
-    def _spill(
-        self, result: UnitResult, entries: list[list[bytes]], lines: list[list[bytes]], drops: list[bytes]
-    ) -> None:
+    def _spill(self, result: UnitResult, sink: Sink) -> None:
         position = self.spill.tell()
-        for some_entries, some_lines in zip(entries, lines, strict=True):
-            for block in (b"".join(some_entries), b"".join(some_lines)):
+        for bucket in zip(sink.entries, sink.lines, strict=True):
+            for pieces in bucket:
                 result.offsets.append(position)
-                position += self.spill.write(block)
+                position += self.spill.write(b"".join(pieces))
         result.offsets.append(position)
-        position += self.spill.write(b"".join(drops))
+        position += self.spill.write(b"".join(sink.drops))
         result.offsets.append(position)
         self.spill.flush()
 
@@ -235,7 +263,7 @@ class BadLineError(Exception):
         self.reason = reason
 
 
-def _parse_slowly(line: bytes) -> Any:
+def parse_slowly(line: bytes) -> Any:
     """Parse what orjson refuses and Python's parser accepts: NaN, lone surrogates, huge numbers."""
     try:
         return json.loads(line.decode())
@@ -247,18 +275,32 @@ def _parse_slowly(line: bytes) -> Any:
         raise BadLineError("invalid_json", f"not JSON ({exc})") from None
 
 
-def _bad_line(unit: Unit, offset: int, number: int, bad: BadLineError) -> BadData:
+def _lines(unit: Unit) -> tuple[int, list[bytes]]:
+    """Return the lines or records of a unit as text, and where in the file they begin."""
+    if unit.shape == "records":
+        assert isinstance(unit.lines, list)
+        return 0, unit.lines
+    offset, block = read_range(unit) if unit.shape == "jsonl" else (0, unit.lines)
+    assert isinstance(block, bytes)
+    return offset, block.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+
+
+def _place(unit: Unit, offset: int, number: int) -> str:
     first = unit.first_number or line_number(Path(unit.path), offset)
-    what = "record" if unit.shape == "records" else "line"
+    return f"{'record' if unit.shape == 'records' else 'line'} {first + number - 1}"
+
+
+def bad_line(place: str, bad: BadLineError) -> BadData:
+    """Return the error about a line that is no record."""
     return BadData(
-        f"{unit.path}: {what} {first + number - 1}: {bad}",
+        f"{place}: {bad}",
         needed="one JSON object a line",
         next_step="mend it, or --on-bad-line skip to drop and count such lines",
     )
 
 
-def _flags(pair: Pair) -> int:
-    flags = 0
+def _flags(pair: Pair, swapped: bool) -> int:
+    flags = SWAPPED if swapped else 0
     if pair.chosen_first is not None:
         flags |= FIRST_KNOWN | (FIRST_WON if pair.chosen_first else 0)
     longer, shorter = characters(pair.chosen), characters(pair.rejected)

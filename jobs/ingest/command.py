@@ -38,7 +38,8 @@ def command(config: IngestConfig) -> None:
     if config.json:
         click.echo(to_json(outcome.report).decode(), nl=False)
     else:
-        print_summary(outcome.report, config.output, skipped=outcome.skipped)
+        state = "already there, nothing to do" if outcome.skipped else "published"
+        print_summary(outcome.report, f"{config.output}: {state}")
     for warning in outcome.report["warnings"]:
         click.echo(f"Warning: {warning}", err=True)
     failed = gate_failures(outcome.report, config)

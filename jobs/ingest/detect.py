@@ -63,6 +63,7 @@ def detect(rows: Sequence[Row], config: IngestConfig, settings: Settings, codes:
         use_suggestions=config.use_suggestions,
         chat=chat or system is not None or config.format == "trl-chat",
         used=_used(variant, rows, (*prompts, *responses, *([system] if system else []))),
+        columns=tuple(dict.fromkeys(key for row in rows for key in row)) if variant == "v2-flat" else (),
         id_field=config.id_field,
         assume_submitted=config.assume_submitted,
         best_first=config.ranking_order == "best-first",

@@ -6,10 +6,14 @@ exactly, and with them the place of every bucket in the final files, so that `pl
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, islice
+from operator import add, itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,108 +55,110 @@ class Settled:
     flags: Counter[int] = field(default_factory=Counter)
 
 
+@dataclass(slots=True)
+class _Columns:
+    """The entries of a bucket, column by column: whole columns go through C loops, rows one by one would not."""
+
+    prompt: Sequence[bytes]
+    pair: Sequence[bytes]
+    dedup: Sequence[bytes]
+    number: Sequence[int]
+    row_bytes: Sequence[int]
+    meta_bytes: Sequence[int]
+    prompt_toks: Sequence[int]
+    chosen_toks: Sequence[int]
+    rejected_toks: Sequence[int]
+    flags: Sequence[int]
+    part: Sequence[int]
+    offset: Sequence[int]
+
+
 def settle(bucket: int, parts: list[Part], plan_path: Path, dedup: tuple[str, ...], keep_all_dropped: bool) -> Settled:
     """Decide which pairs of a bucket stay, in the shuffled order in which they will be written."""
     result = Settled(bucket=bucket)
-    rows = _entries(parts)
-    kept = _without_conflicts(rows, result)
-    if dedup:
-        kept = _without_duplicates(kept, exact=len(dedup) == 3, result=result)
-    if result.drops:
-        _name_dropped(result, parts, keep_all_dropped)
-    # The pair hash is keyed with the seed: its order is the shuffle. Equal hashes keep the order of the file.
-    kept.sort(key=lambda row: (row[1], row[3], row[4]))
-    _describe(kept, result)
-    plan_path.write_bytes(b"".join([KEPT.pack(row[0], row[9], row[10], row[5], row[6]) for row in kept]))
+    columns = _read_entries(parts)
+    kept: Sequence[int] = range(len(columns.pair))
+    if len(set(columns.pair)) < len(kept) or len(dedup) not in (0, 3):
+        kept = _unique(columns, dedup, result, parts, keep_all_dropped)
+    # The pair hash is keyed with the seed: its order is the shuffle. Equal hashes keep the order of the input.
+    order = sorted(kept, key=columns.pair.__getitem__)
+    _describe(columns, order, result)
+    fields = (columns.prompt, columns.part, columns.offset, columns.row_bytes, columns.meta_bytes)
+    taken = itemgetter(*order) if len(order) > 1 else lambda column: [column[i] for i in order]
+    plan_path.write_bytes(b"".join(map(KEPT.pack, *(taken(column) for column in fields))))
     return result
 
 
-def _entries(parts: list[Part]) -> list[tuple[Any, ...]]:
-    """Return entries as (prompt, pair, dedup, unit, number, row bytes, meta bytes, lengths, flags, part, offset)."""
-    rows: list[tuple[Any, ...]] = []
-    files: dict[str, IO[bytes]] = {}
-    try:
-        for number, part in enumerate(parts):
-            file = files.get(part.spill)
-            if file is None:
-                file = files[part.spill] = Path(part.spill).open("rb")  # noqa: SIM115 - closed below
-            file.seek(part.entries)
-            offset = part.lines
-            for entry in ENTRY.iter_unpack(file.read(part.lines - part.entries)):
-                prompt, pair, dedup, record, row_bytes, meta_bytes, p, c, r, flags = entry
-                rows.append(
-                    (prompt, pair, dedup, part.unit, record, row_bytes, meta_bytes, (p, c, r), flags, number, offset)
-                )
-                offset += row_bytes + meta_bytes
-    finally:
-        for file in files.values():
-            file.close()
-    return rows
+def _read_entries(parts: list[Part]) -> _Columns:
+    blocks = read_blocks([(part.spill, part.entries, part.lines) for part in parts])
+    columns = list(zip(*(entry for block in blocks for entry in ENTRY.iter_unpack(block)), strict=True))
+    if not columns:
+        return _Columns(*[()] * 12)
+    part = [number for number, block in enumerate(blocks) for _ in range(len(block) // ENTRY.size)]
+    sizes = map(add, columns[4], columns[5])
+    offset: list[int] = []
+    for number, block in enumerate(blocks):
+        count = len(block) // ENTRY.size
+        ends = accumulate(islice(sizes, count), initial=parts[number].lines)
+        offset += islice(ends, count)
+        next(ends)
+    return _Columns(*[*columns, part, offset])
 
 
-def _without_conflicts(rows: list[tuple[Any, ...]], result: Settled) -> list[tuple[Any, ...]]:
-    """Drop every copy of a pair that occurs with opposite winners."""
-    seen: dict[bytes, int] = {}
-    conflicting = set()
-    for row in rows:
-        swapped = row[8] & SWAPPED
-        key = row[0] + row[1]
-        if seen.setdefault(key, swapped) != swapped:
-            conflicting.add(key)
-    if not conflicting:
-        return rows
-    kept = []
-    for row in rows:
-        if row[0] + row[1] in conflicting:
-            _drop(result, "conflicting_duplicate", row)
-        else:
-            kept.append(row)
-    return kept
-
-
-def _without_duplicates(rows: list[tuple[Any, ...]], *, exact: bool, result: Settled) -> list[tuple[Any, ...]]:
-    """Keep the first of equal pairs, in the order of the input."""
+def _unique(
+    columns: _Columns, dedup: tuple[str, ...], result: Settled, parts: list[Part], keep_all_dropped: bool
+) -> list[int]:
+    """Drop every copy of a pair that occurs with opposite winners, and all but the first of equal pairs."""
+    sides: dict[bytes, int] = {}
+    conflicting = {
+        pair
+        for pair, flags in zip(columns.pair, columns.flags, strict=True)
+        if sides.setdefault(pair, flags & SWAPPED) != flags & SWAPPED
+    }
+    same = columns.pair if len(dedup) == 3 else columns.dedup
     seen: set[bytes] = set()
     kept = []
-    for row in rows:
-        key = row[0] + row[1] if exact else row[2]
-        if key in seen:
-            _drop(result, "duplicate", row)
+    dropped: dict[str, list[int]] = {}
+    for i, pair in enumerate(columns.pair):
+        if pair in conflicting:
+            dropped.setdefault("conflicting_duplicate", []).append(i)
+        elif dedup and same[i] in seen:
+            dropped.setdefault("duplicate", []).append(i)
         else:
-            seen.add(key)
-            kept.append(row)
+            seen.add(same[i])
+            kept.append(i)
+    for reason, places in dropped.items():
+        result.drops[reason] = len(places)
+        shown = places if keep_all_dropped else places[:SAMPLE_IDS]
+        result.dropped[reason] = [
+            (parts[columns.part[i]].unit, columns.number[i], _id_at(columns, parts, i)) for i in shown
+        ]
     return kept
 
 
-def _drop(result: Settled, reason: str, row: tuple[Any, ...]) -> None:
-    result.drops[reason] += 1
-    result.dropped.setdefault(reason, []).append((row[3], row[4], (row[9], row[10] + row[5], row[6])))
+def _id_at(columns: _Columns, parts: list[Part], i: int) -> Any:
+    """Return the id of a pair, which stands in its meta line."""
+    with Path(parts[columns.part[i]].spill).open("rb") as file:
+        file.seek(columns.offset[i] + columns.row_bytes[i])
+        meta = orjson.loads(file.read(columns.meta_bytes[i]))
+    return meta["id"] if meta["id"] is not None else meta["server_id"]
 
 
-def _name_dropped(result: Settled, parts: list[Part], keep_all: bool) -> None:
-    """Replace the places of dropped pairs by their ids, which stand in the meta lines."""
-    for reason, places in result.dropped.items():
-        named = []
-        for unit, record, (part, offset, size) in places if keep_all else places[:SAMPLE_IDS]:
-            with Path(parts[part].spill).open("rb") as file:
-                file.seek(offset)
-                meta = orjson.loads(file.read(size))
-            named.append((unit, record, meta["id"] if meta["id"] is not None else meta["server_id"]))
-        result.dropped[reason] = named
+def _describe(columns: _Columns, kept: list[int], result: Settled) -> None:
+    def of(column: Sequence[Any]) -> Sequence[Any]:
+        return column if len(kept) == len(column) else [column[i] for i in kept]
 
-
-def _describe(kept: list[tuple[Any, ...]], result: Settled) -> None:
     result.kept = len(kept)
-    result.prompts = len({row[0] for row in kept})
-    prompts, chosen, rejected = result.lengths
-    for row in kept:
-        result.row_bytes += row[5]
-        result.meta_bytes += row[6]
-        p, c, r = row[7]
-        prompts[p] += 1
-        chosen[c] += 1
-        rejected[r] += 1
-        result.flags[row[8] & (FIRST_KNOWN | FIRST_WON | LONGER_WON | SAME_LENGTH)] += 1
+    result.prompts = len(set(of(columns.prompt)))
+    result.row_bytes, result.meta_bytes = sum(of(columns.row_bytes)), sum(of(columns.meta_bytes))
+    result.lengths = (
+        Counter(of(columns.prompt_toks)),
+        Counter(of(columns.chosen_toks)),
+        Counter(of(columns.rejected_toks)),
+    )
+    shown = FIRST_KNOWN | FIRST_WON | LONGER_WON | SAME_LENGTH
+    for flags, count in Counter(of(columns.flags)).items():
+        result.flags[flags & shown] += count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,14 +266,17 @@ def place(
     parts: list[Part], plan_path: Path, cuts: Cuts, out_dir: Path, row_offsets: list[int], meta_offsets: list[int]
 ) -> None:
     """Write the lines of a bucket to their places in the final files."""
-    blocks = _blocks(parts)
+    blocks = [memoryview(b) for b in read_blocks([(part.spill, part.lines, part.end) for part in parts])]
+    starts = [part.lines for part in parts]
     rows: list[list[memoryview]] = [[], [], []]
     metas: list[list[memoryview]] = [[], [], []]
     for prompt, part, offset, row_bytes, meta_bytes in KEPT.iter_unpack(plan_path.read_bytes()):
-        split = SPLITS.index(cuts.split(prompt))
-        start = offset - parts[part].lines
-        rows[split].append(blocks[part][start : start + row_bytes])
-        metas[split].append(blocks[part][start + row_bytes : start + row_bytes + meta_bytes])
+        split = 0 if prompt >= cuts.eval else 2 if prompt < cuts.test else 1
+        start = offset - starts[part]
+        middle = start + row_bytes
+        block = blocks[part]
+        rows[split].append(block[start:middle])
+        metas[split].append(block[middle : middle + meta_bytes])
     for split, name in enumerate(SPLITS):
         for lines, suffix, at in ((rows, ".jsonl", row_offsets), (metas, ".meta.jsonl", meta_offsets)):
             if lines[split]:
@@ -276,17 +285,15 @@ def place(
                     file.write(b"".join(lines[split]))
 
 
-def _blocks(parts: list[Part]) -> list[memoryview]:
+def read_blocks(places: list[tuple[str, int, int]]) -> list[bytes]:
+    """Read pieces of files, each given by name, start and end."""
     blocks = []
-    files: dict[str, IO[bytes]] = {}
-    try:
-        for part in parts:
-            file = files.get(part.spill)
+    with contextlib.ExitStack() as stack:
+        files: dict[str, IO[bytes]] = {}
+        for name, start, end in places:
+            file = files.get(name)
             if file is None:
-                file = files[part.spill] = Path(part.spill).open("rb")  # noqa: SIM115 - closed below
-            file.seek(part.lines)
-            blocks.append(memoryview(file.read(part.end - part.lines)))
-    finally:
-        for file in files.values():
-            file.close()
+                file = files[name] = stack.enter_context(Path(name).open("rb"))
+            file.seek(start)
+            blocks.append(file.read(end - start))
     return blocks

@@ -34,6 +34,9 @@ class Pair:
     """people, suggestion, or file for ready pairs."""
 
 
+_MOST_PATTERNS = 100_000
+
+
 def _one_vote(winner: int) -> tuple[int, int, int]:
     return int(winner == 0), int(winner == 1), int(winner == TIE)
 
@@ -51,8 +54,9 @@ class PairMaker:
         )
         self.verdicts: dict[Any, Verdict] = {}
         self.tallies: Counter[tuple[int, int, int]] = Counter()
-        self.statuses: dict[Any, dict[str, int]] = {}
-        """Annotator -> status -> number of answers."""
+        self.who: list[Any] = []
+        self.how: list[str] = []
+        """Annotator and status of every answer, counted together at the end of the unit."""
 
     def pairs(self, row: Mapping[str, Any]) -> list[Pair]:
         """Return the pairs of a record; raises `DropError` with the first reason that applies."""
@@ -61,14 +65,20 @@ class PairMaker:
         prompt, responses = self.texts.read(self.view.fields(row))
         if self.plan.variant == "pairs":
             return [self._ready_pair(row, prompt, responses)]
-        if len(responses) == 2:
-            first, second = responses
-            if first == second or canonical(first) == canonical(second):
+        if len(responses) != 2:
+            if len({canonical(response) for response in responses}) == 1:
                 raise DropError("identical_responses")
-            return [self._pair(row, prompt, first, second)]
-        if len({canonical(response) for response in responses}) == 1:
+            return self._many(row, prompt, responses)
+        first, second = responses
+        if canonical(first) == canonical(second):
             raise DropError("identical_responses")
-        return self._many(row, prompt, responses)
+        verdict, source = self._verdict(row)
+        if verdict.reason is not None:
+            raise DropError(verdict.reason)
+        agreement = verdict.agreement if source == "people" else None
+        if verdict.winner:
+            return [Pair(prompt, second, first, verdict.votes, agreement, False, source)]
+        return [Pair(prompt, first, second, verdict.votes, agreement, True, source)]
 
     def _ready_pair(self, row: Mapping[str, Any], prompt: Text, responses: Sequence[Text]) -> Pair:
         chosen, rejected = responses
@@ -83,26 +93,14 @@ class PairMaker:
                 raise DropError("below_min_rating_gap")
         return Pair(prompt, chosen, rejected, None, None, None, "file")
 
-    def _pair(self, row: Mapping[str, Any], prompt: Text, first: Text, second: Text) -> Pair:
-        verdict, source = self._verdict(row)
-        if verdict.reason is not None:
-            raise DropError(verdict.reason)
-        chosen, rejected = (second, first) if verdict.winner else (first, second)
-        agreement = verdict.agreement if source == "people" else None
-        return Pair(prompt, chosen, rejected, verdict.votes, agreement, verdict.winner == 0, source)
-
     def _verdict(self, row: Mapping[str, Any]) -> tuple[Verdict, str]:
         if self.plan.question is None:
             raise DropError("no_response")
-        statuses, votes = self.ballots(row)
+        users, statuses, values = self._answers(row)
         reason = "no_response"
-        if statuses:
-            key = (tuple(statuses), tuple(votes))
-            verdict = self.verdicts.get(key)
-            if verdict is None:
-                verdict = judge(statuses, votes, self.plan.policy)
-                if len(self.verdicts) < 100_000:
-                    self.verdicts[key] = verdict
+        if values:
+            self._check_users(users, statuses, values)
+            verdict = self.judged(statuses, values)
             self.tallies[verdict.tally] += 1
             if verdict.reason != "no_submitted_response":
                 return verdict, "people"
@@ -111,33 +109,59 @@ class PairMaker:
             raise DropError(reason)
         return self._suggested(row, reason), "suggestion"
 
-    def ballots(self, row: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Any]]:
-        """Return statuses and votes of all answers, each annotator's once; checked and counted."""
+    def _answers(self, row: Mapping[str, Any]) -> Answers:
         question = self.plan.question
         assert question is not None
-        assert self.read_vote is not None
         if question.kind == "ratings":
-            users, statuses, values = self._joined_ratings(row, question.names)
-        else:
-            users, statuses, values = self.view.answers(row, question.names[0])
-        if not values:
-            return (), ()
-        if not len(users) == len(statuses) == len(values):
-            raise DropError("malformed_responses")
+            return self._joined_ratings(row, question.names)
+        return self.view.answers(row, question.names[0])
+
+    def _check_users(self, users: list[Any], statuses: list[Any], values: list[Any]) -> None:
+        """Count who answered; each annotator answers once, with a known status."""
+        self.check_statuses(statuses, values)
         try:
-            if len(users) > 1 and len(set(users)) != len(users):
+            if len(users) != len(values) or len(set(users)) != len(users):
                 raise DropError("malformed_responses")
-            if not STATUSES.issuperset(statuses):
-                raise DropError("malformed_responses")
-            for user, status in zip(users, statuses, strict=True):
-                counts = self.statuses.get(user)
-                if counts is None:
-                    counts = self.statuses[user] = dict.fromkeys(sorted(STATUSES), 0)
-                counts[status] += 1
         except TypeError:
             raise DropError("malformed_responses") from None
-        read = self.read_vote
-        return statuses, [read(value) for value in values]
+        self.who += users
+        self.how += statuses
+
+    def check_statuses(self, statuses: list[Any], values: list[Any]) -> None:
+        """Refuse a status for nothing, an answer without one, and a status that Argilla does not know."""
+        try:
+            if len(statuses) != len(values) or not STATUSES.issuperset(statuses):
+                raise DropError("malformed_responses")
+        except TypeError:
+            raise DropError("malformed_responses") from None
+
+    def judged(self, statuses: list[Any], values: list[Any]) -> Verdict:
+        """Return the verdict; the few patterns of answers that occur are judged once."""
+        try:
+            key = (tuple(statuses), tuple(values))
+            verdict = self.verdicts.get(key)
+        except TypeError:  # rankings are lists of objects
+            return judge(statuses, self._votes(statuses, values), self.plan.policy)
+        if verdict is None:
+            verdict = judge(statuses, self._votes(statuses, values), self.plan.policy)
+            if len(self.verdicts) < _MOST_PATTERNS:
+                self.verdicts[key] = verdict
+        return verdict
+
+    def _votes(self, statuses: list[Any], values: list[Any]) -> list[Any]:
+        """Read the answers that count; what stands in a draft is nobody's business."""
+        assert self.read_vote is not None
+        return [
+            self.read_vote(value) if status == "submitted" else None
+            for status, value in zip(statuses, values, strict=True)
+        ]
+
+    def statuses(self) -> dict[Any, Counter[str]]:
+        """Return how many answers of each status every annotator gave."""
+        found: dict[Any, Counter[str]] = {}
+        for (user, status), count in Counter(zip(self.who, self.how, strict=True)).items():
+            found.setdefault(user, Counter())[status] = count
+        return found
 
     def _joined_ratings(self, row: Mapping[str, Any], names: tuple[str, ...]) -> Answers:
         """Join the ratings of the responses on the annotator: the lists of two questions are not aligned."""
@@ -173,9 +197,11 @@ class PairMaker:
         """Return the pairs of a record with more than two responses, in the way that --pairs says."""
         if self.plan.question is None:
             raise DropError("no_response")
-        statuses, votes = self.ballots(row)
-        if not statuses:
+        users, statuses, values = self._answers(row)
+        if not values:
             raise DropError("no_response")
+        self._check_users(users, statuses, values)
+        votes = self._votes(statuses, values)
         verdicts = {
             (i, j): judge(statuses, votes, self.plan.policy, i, j)
             for i in range(len(responses))

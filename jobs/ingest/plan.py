@@ -51,12 +51,15 @@ class Plan:
     rating_fields: tuple[str, str] | None = None
     used: frozenset[str] = frozenset()
     """Columns that are not metadata."""
+    columns: tuple[str, ...] = ()
+    """Columns of a flat export, in the order in which they were seen."""
     id_field: str | None = None
     assume_submitted: bool = False
     best_first: bool = False
     pairs: str = "best-worst"
     policy: Policy = field(default_factory=Policy)
     question_ids: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def view(self) -> View:
         """Return the window onto records of this variant."""

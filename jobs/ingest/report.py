@@ -5,6 +5,7 @@ Its JSON Schema is `schema_report.schema.json` beside this file; a test holds th
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 from jobs.config.fields import identity
 from jobs.config.ingest import IngestConfig
+from jobs.contract.files import sha256_file
 from jobs.contract.splits import SPLITS
 from jobs.ingest.agreement import agreement
 from jobs.ingest.chunk import FIRST_KNOWN, FIRST_WON, LONGER_WON, SAME_LENGTH, SAMPLE_IDS
@@ -25,7 +27,7 @@ _HISTOGRAM_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 def build_report(
-    config: IngestConfig, totals: Totals, inputs: dict[str, str], paths: list[Path], *, seconds: float
+    config: IngestConfig, totals: Totals, inputs: dict[str, str], paths: list[Path], staged: Path
 ) -> dict[str, Any]:
     """Return the report as a JSON document."""
     invalid = sum(totals.drops[reason] for reason in INVALID)
@@ -69,6 +71,7 @@ def build_report(
             {"file": path.name, "sha256": digest, "bytes": path.stat().st_size}
             for path, digest in zip(paths, inputs.values(), strict=True)
         ],
+        "outputs": {path.name: sha256_file(path) for path in sorted(staged.iterdir())},
         "settings": identity(config),
         "versions": versions(),
     }
@@ -78,6 +81,7 @@ def _name(item: tuple[Any, Any]) -> str:
     return str(item[0])
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions that the result may depend on."""
     found = {"python": platform.python_version()}
@@ -103,7 +107,7 @@ def _drops(totals: Totals) -> dict[str, Any]:
 
 
 def _warnings(totals: Totals, validity: float) -> list[str]:
-    found = []
+    found = list(totals.plan.warnings)
     if validity < WARN_BELOW:
         found.append(f"only {validity:.1%} of the records are valid (less than {WARN_BELOW:.0%})")
     if not totals.kept:

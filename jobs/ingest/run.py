@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from jobs.ingest.merge import Cuts, Part, Settled, find_cuts, place, settle, spl
 from jobs.ingest.plan import Plan
 from jobs.ingest.pool import Pool, usable_cpus
 from jobs.ingest.report import build_report, versions
-from jobs.ingest.sample import label_codes, read_settings, sample
+from jobs.ingest.sample import first_bad_line, label_codes, read_settings, sample, sample_warnings
 from jobs.ingest.source import Source, find_inputs, open_source
 from jobs.ingest.stats import Totals
 from jobs.ingest.texts import ChatSeenError
@@ -96,10 +95,9 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
             if done is not None:
                 return Outcome(report=_read_report(output), manifest=done, skipped=True)
         with staging(output, lock) as staged, _scratch(staged) as scratch:
-            started = time.perf_counter()
             totals = _make_splits(config, paths, staged, scratch, progress)
             inputs = hashes.wait()
-            report = build_report(config, totals, inputs, paths, seconds=time.perf_counter() - started)
+            report = build_report(config, totals, inputs, paths, staged)
             write_json(staged / REPORT_NAME, report)
             manifest = Manifest(
                 step="ingest",
@@ -145,7 +143,14 @@ def make_plan(config: IngestConfig, paths: list[Path], scratch: Path) -> tuple[P
                 next_step="ingest them one by one",
             )
     first = next((plan for plan in plans if plan.question is not None), plans[0])
-    return replace(first, chat=any(p.chat for p in plans), used=frozenset().union(*(p.used for p in plans))), sources
+    merged = replace(
+        first,
+        chat=any(p.chat for p in plans),
+        used=frozenset().union(*(p.used for p in plans)),
+        columns=tuple(dict.fromkeys(name for p in plans for name in p.columns)),
+        warnings=tuple(warning for p in plans for warning in p.warnings),
+    )
+    return merged, sources
 
 
 def _shape(plan: Plan) -> tuple[Any, ...]:
@@ -153,8 +158,11 @@ def _shape(plan: Plan) -> tuple[Any, ...]:
 
 
 def _plan(config: IngestConfig, source: Source, settings: Settings, codes: dict[str, Any], scratch: Path) -> Plan:
+    rows = sample(source, scratch)
+    if not rows and source.shape == "jsonl" and config.on_bad_line == "fail" and (error := first_bad_line(source)):
+        raise error
     try:
-        return detect(sample(source, scratch), config, settings, codes)
+        return replace(detect(rows, config, settings, codes), warnings=sample_warnings(rows))
     except BadData as exc:
         raise BadData(f"{source.path}: {exc.found}", needed=exc.needed, next_step=exc.next_step) from exc
 

@@ -10,12 +10,13 @@ from typing import Any
 import orjson
 
 from jobs.contract.errors import BadConfig, BadData
+from jobs.ingest.chunk import BadLineError, bad_line, parse_slowly
 from jobs.ingest.detect import Settings
-from jobs.ingest.source import Source, Unit, read_range
+from jobs.ingest.source import Source, Unit, open_stream, read_range, read_some
 from jobs.ingest.units import iter_units
 
-_ROWS = 1000
-_HEAD_BYTES = 2 << 20
+_ROWS = 500
+_HEAD_BYTES = 1 << 20
 
 
 def sample(source: Source, scratch: Path) -> list[dict[str, Any]]:
@@ -53,15 +54,42 @@ def _parsed(lines: list[bytes]) -> list[dict[str, Any]]:
         if len(rows) == _ROWS:
             break
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
+            row = json.loads(line, object_pairs_hook=_unique)
+        except (ValueError, RecursionError):
+            continue
         if isinstance(row, dict):
             rows.append(row)
     return rows
+
+
+class RepeatedKeys(dict[str, Any]):
+    """An object in which a key stood twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else RepeatedKeys(found)
+
+
+def sample_warnings(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return what is odd about the sample though it can be read."""
+    repeated = sum(isinstance(row, RepeatedKeys) for row in rows)
+    if not repeated:
+        return ()
+    return (f"in {repeated} of {len(rows)} records looked at a key stands twice; its last value counts",)
+
+
+def first_bad_line(source: Source) -> BadData | None:
+    """Return the error about the first line where no line of a file can be read."""
+    with open_stream(source.path, source.compression) as stream:
+        block = read_some(stream, source.path, _HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
+    for number, line in enumerate(block.split(b"\n"), start=1):
+        try:
+            if line.strip():
+                parse_slowly(line)
+        except BadLineError as bad:
+            return bad_line(f"{source.path}: line {number}", bad)
+    return None
 
 
 def read_settings(path: str | None, sources: list[Source]) -> Settings:

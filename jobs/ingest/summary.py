@@ -48,18 +48,18 @@ class Meter:
             self.stream.write("\r" + " " * 60 + "\r")
 
 
-def print_summary(report: dict[str, Any], output: str, *, skipped: bool = False) -> None:
+def print_summary(report: dict[str, Any], heading: str) -> None:
     """Print the report for a person."""
-    for line in summary_lines(report, output, skipped=skipped):
+    for line in summary_lines(report, heading):
         click.echo(line)
 
 
-def summary_lines(report: dict[str, Any], output: str, *, skipped: bool = False) -> list[str]:
+def summary_lines(report: dict[str, Any], heading: str) -> list[str]:
     """Return the report as lines of text."""
     totals, decision = report["totals"], report["decision"]
     asked = decision["question"]
     lines = [
-        f"{output}: {'already there, nothing to do' if skipped else 'published'}",
+        heading,
         f"  export    {decision['variant_text']}",
         f"  prompt    {_joined(decision['prompt'])}; responses {_joined(decision['responses'])}"
         + (f"; question {_joined(asked)} ({decision['question_kind']})" if asked else ""),

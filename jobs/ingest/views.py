@@ -34,6 +34,7 @@ class View:
     def __init__(self, *, assume_submitted: bool = False, id_field: str | None = None) -> None:
         self.assume_submitted = assume_submitted
         self.id_field = id_field
+        self._other_names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def fields(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the mapping in which prompt and responses are found by name."""
@@ -56,7 +57,16 @@ class View:
 
     def metadata(self, row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
         """Return what else the record says, without the fields in `used`."""
-        return {k: v for k, v in row.items() if k not in used and k not in self.reserved}
+        return {name: row[name] for name in self.other_names(tuple(row), used)}
+
+    def other_names(self, columns: tuple[str, ...], used: frozenset[str]) -> tuple[str, ...]:
+        """Return the columns that are metadata; rows of one export rarely differ in their columns."""
+        names = self._other_names.get(columns)
+        if names is None:
+            names = tuple(name for name in columns if name not in used and name not in self.reserved)
+            if len(self._other_names) < 1000:
+                self._other_names[columns] = names
+        return names
 
 
 class FlatView(View):

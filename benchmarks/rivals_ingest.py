@@ -1,0 +1,182 @@
+"""The same ingestion with the stock tools, each in a process of its own: `python rivals_ingest.py TOOL IN OUT`.
+
+The same work to the same splits, as far as the tools go: parse, submitted answers only, unique plurality, blank and
+equal texts out, duplicates and contradictions out, splits by a hash of the prompt, shuffled order, three JSONL
+files. No report, no record ids and metadata, no agreement, no hashes, no atomic publishing: those are ours alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+SPLITS = ("test", "eval", "train")
+
+
+def main() -> None:
+    tool, source, target = sys.argv[1:4]
+    Path(target).mkdir(parents=True, exist_ok=True)
+    {"datasets": with_datasets, "pandas": with_pandas, "polars": with_polars, "duckdb": with_duckdb}[tool](
+        source, target
+    )
+
+
+def winner(values, statuses):
+    """Return response_a, response_b or None: the unique plurality of the submitted answers."""
+    votes = Counter(v for v, s in zip(values or (), statuses or (), strict=True) if s == "submitted").most_common()
+    if not votes or (len(votes) > 1 and votes[0][1] == votes[1][1]) or votes[0][0] == "tie":
+        return None
+    return votes[0][0]
+
+
+def bucket(prompt: str) -> int:
+    return int.from_bytes(hashlib.blake2b(prompt.strip().encode(), digest_size=4).digest(), "big") % 100
+
+
+def split_of(number: int) -> str:
+    return "test" if number < 5 else "eval" if number < 10 else "train"
+
+
+def with_datasets(source: str, target: str) -> None:
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    rows = load_dataset("json", data_files=source, split="train", cache_dir=f"{target}/cache")
+
+    def pair(row):
+        a, b = row["response_a"], row["response_b"]
+        won = winner(row["preference.responses"], row["preference.responses.status"])
+        fine = bool(won and row["prompt"].strip() and a.strip() and b.strip() and a.strip() != b.strip())
+        chosen, rejected = (b, a) if won == "response_b" else (a, b)
+        key = hashlib.blake2b("\0".join(sorted((a.strip(), b.strip()))).encode() + row["prompt"].strip().encode())
+        return {"chosen": chosen, "rejected": rejected, "fine": fine, "key": key.hexdigest(), "won": won or "",
+                "bucket": bucket(row["prompt"])}  # fmt: skip
+
+    rows = rows.map(pair, num_proc=2)
+    rows = rows.filter(lambda r: r["fine"], num_proc=2)
+    sides: dict[str, set[str]] = {}
+    for key, chosen in zip(rows["key"], rows["chosen"], strict=True):
+        sides.setdefault(key, set()).add(chosen.strip())
+    seen: set[str] = set()
+
+    def fresh(key):
+        if len(sides[key]) > 1 or key in seen:
+            return False
+        seen.add(key)
+        return True
+
+    rows = rows.select([i for i, key in enumerate(rows["key"]) if fresh(key)]).shuffle(seed=42)
+    for name in SPLITS:
+        part = rows.filter(lambda r, name=name: split_of(r["bucket"]) == name, num_proc=2)
+        part.select_columns(["prompt", "chosen", "rejected"]).to_json(f"{target}/{name}.jsonl", num_proc=2)
+
+
+def with_pandas(source: str, target: str) -> None:
+    import pandas as pd
+
+    rows = pd.read_json(source, lines=True)
+    pairs = zip(rows["preference.responses"], rows["preference.responses.status"], strict=True)
+    rows["won"] = [winner(v, s) for v, s in pairs]
+    for name in ("prompt", "response_a", "response_b"):
+        rows[f"{name}_"] = rows[name].str.strip()
+    fine = rows["won"].notna() & (rows.prompt_ != "") & (rows.response_a_ != "") & (rows.response_b_ != "")
+    rows = rows[fine & (rows.response_a_ != rows.response_b_)].copy()
+    second = rows["won"] == "response_b"
+    rows["chosen"] = rows.response_a.where(~second, rows.response_b)
+    rows["rejected"] = rows.response_b.where(~second, rows.response_a)
+    low = rows.response_a_.where(rows.response_a_ < rows.response_b_, rows.response_b_)
+    high = rows.response_b_.where(rows.response_a_ < rows.response_b_, rows.response_a_)
+    rows["key"] = rows.prompt_ + "\0" + low + "\0" + high
+    sides = (
+        rows.groupby("key")["chosen"].transform(lambda c: c.str.strip().nunique())
+        if rows["key"].duplicated().any()
+        else 1
+    )
+    rows = rows[sides == 1] if not isinstance(sides, int) else rows
+    rows = rows.drop_duplicates("key").sample(frac=1, random_state=42)
+    splits = rows.prompt_.map(lambda p: split_of(bucket(p)))
+    for name in SPLITS:
+        part = rows.loc[splits == name, ["prompt", "chosen", "rejected"]]
+        part.to_json(f"{target}/{name}.jsonl", orient="records", lines=True, force_ascii=False)
+
+
+def with_polars(source: str, target: str) -> None:
+    import polars as pl
+
+    answers, status = pl.col("preference.responses"), pl.col("preference.responses.status")
+    rows = pl.read_ndjson(source).select(
+        "prompt", "response_a", "response_b", "preference.responses", "preference.responses.status"
+    )
+    rows = rows.with_row_index("i")
+    votes = (
+        rows.select("i", answers.alias("v"), status.alias("s")).explode(["v", "s"]).filter(pl.col("s") == "submitted")
+        .group_by("i").agg(**{k: (pl.col("v") == v).sum() for k, v in
+                              (("a", "response_a"), ("b", "response_b"), ("t", "tie"))})
+    )  # fmt: skip
+    a, b, t = pl.col("a"), pl.col("b"), pl.col("t")
+    p_, a_, b_ = (pl.col(n).str.strip_chars() for n in ("prompt", "response_a", "response_b"))
+    rows = rows.join(votes, on="i").filter(((a > b) & (a > t)) | ((b > a) & (b > t)))
+    rows = rows.filter((p_ != "") & (a_ != "") & (b_ != "") & (a_ != b_))
+    rows = rows.with_columns(
+        pl.when(a > b).then("response_a").otherwise("response_b").alias("chosen"),
+        pl.when(a > b).then("response_b").otherwise("response_a").alias("rejected"),
+        pl.concat_str(
+            [p_, pl.when(a_ < b_).then(a_).otherwise(b_), pl.when(a_ < b_).then(b_).otherwise(a_)], separator="\0"
+        )
+        .hash(42)
+        .alias("key"),
+        (p_.hash(42) % 100).alias("bucket"),
+    )
+    rows = rows.filter(pl.col("chosen").str.strip_chars().n_unique().over("key") == 1)
+    rows = rows.unique("key", keep="first", maintain_order=True).sort("key")
+    rows = rows.with_columns(pl.when(pl.col("bucket") < 5).then(pl.lit("test")).when(pl.col("bucket") < 10)
+                             .then(pl.lit("eval")).otherwise(pl.lit("train")).alias("split"))  # fmt: skip
+    for name in SPLITS:
+        rows.filter(pl.col("split") == name).select("prompt", "chosen", "rejected").write_ndjson(
+            f"{target}/{name}.jsonl"
+        )
+
+
+DUCKDB = """
+CREATE TABLE pairs AS
+WITH parsed AS (
+  SELECT prompt, response_a, response_b, "preference.responses" AS v, "preference.responses.status" AS s
+  FROM read_json('{source}', format='newline_delimited')),
+voted AS (
+  SELECT *, list_filter(v, lambda x, i: s[i] = 'submitted') AS votes FROM parsed),
+counted AS (
+  SELECT *, len(list_filter(votes, lambda x: x = 'response_a')) AS a,
+    len(list_filter(votes, lambda x: x = 'response_b')) AS b,
+    len(list_filter(votes, lambda x: x = 'tie')) AS t,
+    trim(prompt) AS p_, trim(response_a) AS a_, trim(response_b) AS b_
+  FROM voted),
+won AS (
+  SELECT prompt, p_, CASE WHEN a > b THEN response_a ELSE response_b END AS chosen,
+    CASE WHEN a > b THEN response_b ELSE response_a END AS rejected,
+    md5(p_ || chr(0) || least(a_, b_) || chr(0) || greatest(a_, b_)) AS key, a > b AS first, a_ < b_ AS low
+  FROM counted
+  WHERE ((a > b AND a > t) OR (b > a AND b > t)) AND p_ <> '' AND a_ <> '' AND b_ <> '' AND a_ <> b_),
+once AS (
+  SELECT any_value(prompt) AS prompt, any_value(p_) AS p_, any_value(chosen) AS chosen,
+    any_value(rejected) AS rejected, key
+  FROM won GROUP BY key HAVING count(DISTINCT first = low) = 1)
+SELECT prompt, chosen, rejected, key, hash(p_) % 100 AS bucket FROM once;
+"""
+
+
+def with_duckdb(source: str, target: str) -> None:
+    import duckdb
+
+    db = duckdb.connect()
+    db.execute(DUCKDB.format(source=source))
+    for name, where in (("test", "bucket < 5"), ("eval", "bucket BETWEEN 5 AND 9"), ("train", "bucket >= 10")):
+        pairs = f"SELECT prompt, chosen, rejected FROM pairs WHERE {where} ORDER BY key"
+        db.execute(f"COPY ({pairs}) TO '{target}/{name}.jsonl' (FORMAT json)")
+
+
+if __name__ == "__main__":
+    main()
+    print(json.dumps({"done": sys.argv[1]}))

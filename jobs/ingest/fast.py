@@ -1,0 +1,218 @@
+"""The common export in one loop: 2.x flat JSONL, one label question, two text responses.
+
+Same counts and same rows as `pairs.py` and `chunk.py` give, in less than half the time: 5 instead of 12 microseconds a
+record. msgspec decodes only the columns that decide and hands the metadata through as it stands; the rest of the
+gain is calls, exceptions and objects that are not made, so the loop stays one function on purpose. Whatever is
+unusual about a line, be it a type, a column, a status or an escape, sends it down the ordinary path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from jobs.ingest.lengths import CHARS_PER_TOKEN
+from jobs.ingest.pairs import Pair, PairMaker
+from jobs.ingest.plan import Plan
+from jobs.ingest.reasons import DropError
+
+if TYPE_CHECKING:
+    from jobs.ingest.chunk import Chunker, Sink, UnitResult
+
+_HUGE_NUMBER = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
+"""JSON allows 1e999, which no reader can represent; metadata that is handed through must not contain it."""
+_STATUS = Literal["submitted", "draft", "discarded"]
+
+
+def applies(chunker: Chunker) -> bool:
+    """Tell whether plan and settings are of the common kind."""
+    rules, plan = chunker.rules, chunker.rules.plan
+    return (
+        plan.variant == "v2-flat"
+        and plan.question is not None
+        and plan.question.kind == "label"
+        and len(plan.response_fields) == 2
+        and len(plan.prompt_fields) == 1
+        and not (plan.chat or plan.system_field or plan.id_field or plan.use_suggestions or plan.assume_submitted)
+        and chunker.dedup_is_pair
+        and not (rules.tokenizer or rules.anonymize or rules.write_drops or rules.max_chars or rules.stop_on_tie)
+        and not any(re.search(r'["\\\x00-\x1f]', name) for name in plan.columns)
+    )
+
+
+class LineReader:
+    """Reads the lines of one plan."""
+
+    def __init__(self, chunker: Chunker) -> None:
+        self.chunker = chunker
+        self.decode, self.metadata = _decoder(chunker.rules.plan)
+
+    def read(  # noqa: C901 - see the top of the file
+        self,
+        lines: Sequence[bytes],
+        maker: PairMaker,
+        result: UnitResult,
+        sink: Sink,
+        ordinary: Callable[[int, bytes], None],
+    ) -> None:
+        """Put the finished lines of all records into the sink and the counts into the result."""
+        from jobs.ingest.chunk import ENTRY, FIRST_KNOWN, FIRST_WON, LONGER_WON, SAME_LENGTH, SAMPLE_IDS, SWAPPED
+
+        chunker = self.chunker
+        decode, metadata, dumps, pack = self.decode, self.metadata, orjson.dumps, ENTRY.pack
+        at_least, at_most = chunker.rules.min_prompt_toks, chunker.rules.max_prompt_toks
+        seed_key, shift, more = chunker.key, chunker.shift, CHARS_PER_TOKEN - 1
+        buckets, entries = sink.lines, sink.entries
+        drops, samples, who, how = result.drops, result.samples, maker.who, maker.how
+        verdicts: dict[Any, list[Any]] = {}
+        records = pairs = 0
+        for number, line in enumerate(lines, start=1):
+            try:
+                if not line.isascii():
+                    line.decode()
+                row = decode(line)
+                prompt, first, second = row.prompt, row.first, row.second
+                asked, one, other = prompt.strip(), first.strip(), second.strip()
+                own_id = row.id
+            except (ValueError, AttributeError, RecursionError):
+                # msgspec's errors are ValueErrors; AttributeError is the strip() of a missing text.
+                ordinary(number, line)
+                continue
+            if not asked or not one or not other or one == other or own_id is None:
+                ordinary(number, line)
+                continue
+            values = row.values
+            if values is None:
+                reason = "no_response"
+            else:
+                users, statuses = row.users, row.statuses
+                if users is None or len(users) != len(values) or (len(users) > 1 and len(set(users)) != len(users)):
+                    ordinary(number, line)
+                    continue
+                judged = verdicts.get((values, statuses))
+                if judged is None:
+                    try:
+                        judged = verdicts[values, statuses] = _judged(chunker, maker, statuses, values)
+                    except DropError:
+                        ordinary(number, line)
+                        continue
+                judged[0] += 1
+                who += users
+                how += statuses
+                reason, second_won, verdict_text = judged[1], judged[2], judged[3]
+            records += 1
+            if reason is None:
+                toks = (len(prompt) + more) // CHARS_PER_TOKEN
+                if toks < at_least:
+                    reason = "too_short"
+                elif toks > at_most:
+                    reason = "too_long"
+            if reason is not None:
+                count = drops[reason]
+                drops[reason] = count + 1
+                if count < SAMPLE_IDS:
+                    samples.setdefault(reason, []).append(own_id)
+                continue
+            about = b",".join([key + bytes(value) for key, name in metadata if (value := getattr(row, name))])
+            if _HUGE_NUMBER.search(about):
+                records -= 1
+                judged[0] -= 1
+                del who[-len(users) :], how[-len(users) :]
+                ordinary(number, line)
+                continue
+            if second_won:
+                chosen, rejected, one, other = second, first, other, one
+                flags = FIRST_KNOWN
+            else:
+                chosen, rejected, flags = first, second, FIRST_KNOWN | FIRST_WON
+            if one > other:
+                both = f"{other}\0{one}"
+                flags |= SWAPPED
+            else:
+                both = f"{one}\0{other}"
+            prompt_hash = blake2b(asked.encode(), digest_size=16, key=seed_key).digest()
+            pair_hash = blake2b(both.encode(), digest_size=16, key=prompt_hash).digest()
+            chosen_chars, rejected_chars = len(chosen), len(rejected)
+            if chosen_chars > rejected_chars:
+                flags |= LONGER_WON
+            elif chosen_chars == rejected_chars:
+                flags |= SAME_LENGTH
+            row_line = dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+            both_lines = b'%b\n{"id":%b,"server_id":%b,%b,"metadata":{%b}}\n' % (
+                row_line,
+                dumps(own_id),
+                dumps(row.server_id),
+                verdict_text,
+                about,
+            )
+            row_bytes = len(row_line) + 1
+            bucket = (prompt_hash[0] << 8 | prompt_hash[1]) >> shift
+            entries[bucket].append(
+                pack(
+                    prompt_hash,
+                    pair_hash,
+                    pair_hash,
+                    number,
+                    row_bytes,
+                    len(both_lines) - row_bytes,
+                    toks,
+                    (chosen_chars + more) // CHARS_PER_TOKEN,
+                    (rejected_chars + more) // CHARS_PER_TOKEN,
+                    flags,
+                )
+            )
+            buckets[bucket].append(both_lines)
+            pairs += 1
+        result.records += records
+        result.pairs += pairs
+        result.with_pairs += pairs
+        result.sources["people"] += pairs
+        for judged in verdicts.values():
+            maker.tallies[judged[4]] += judged[0]
+
+
+def _decoder(plan: Plan) -> tuple[Callable[[bytes], Any], list[tuple[bytes, str]]]:
+    """Return the decoder of a line, and key and attribute of each column that is metadata.
+
+    A column that the sample did not show makes the decoder refuse the line, so no metadata is lost.
+    """
+    import msgspec
+
+    assert plan.question is not None
+    answers = f"{plan.question.names[0]}.responses"
+    typed: dict[str, tuple[str, Any]] = {
+        plan.prompt_fields[0]: ("prompt", str | None),
+        plan.response_fields[0]: ("first", str | None),
+        plan.response_fields[1]: ("second", str | None),
+        "id": ("id", str | None),
+        "_server_id": ("server_id", str | None),
+        answers: ("values", tuple[str, ...] | None),
+        f"{answers}.users": ("users", tuple[str, ...] | None),
+        f"{answers}.status": ("statuses", tuple[_STATUS, ...] | None),
+    }
+    names = dict.fromkeys((*plan.columns, *typed))
+    fields: list[Any] = []
+    metadata = []
+    for position, column in enumerate(names):
+        name, kind = typed.get(column, (f"other_{position}", msgspec.Raw))
+        fields.append((name, kind, None if column in typed else msgspec.Raw(b"")))
+        if column not in typed and column not in plan.used and column != "status":
+            metadata.append((orjson.dumps(column) + b":", name))
+    renamed = {name: column for column, (name, _, _) in zip(names, fields, strict=True)}
+    record = msgspec.defstruct("Record", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
+    return msgspec.json.Decoder(record).decode, metadata
+
+
+def _judged(chunker: Chunker, maker: PairMaker, statuses: tuple[str, ...], values: tuple[str, ...]) -> list[Any]:
+    """Return [times seen, reason or None, whether the second response won, text for the meta line, tally]."""
+    if statuses is None or len(statuses) != len(values):
+        raise DropError("malformed_responses")
+    if not values:
+        raise DropError("no_response")
+    verdict = maker.judged(list(statuses), list(values))
+    pair = Pair("", "", "", verdict.votes, verdict.agreement, verdict.winner == 0, "people")
+    return [0, verdict.reason, verdict.winner == 1, chunker.verdict_text(pair), verdict.tally]

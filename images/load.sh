@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 FOLDER=${FOLDER:-build/images}
-images/pack.sh "$FOLDER" "$@"
+# Compressing is for registries; a node on the same machine takes layers as they are.
+PACK_FLAGS=-D images/pack.sh "$FOLDER" "$@"
 if [ -n "${KIND:-}" ]; then
   tar -C "$FOLDER" -cf build/images.tar . && kind load image-archive build/images.tar --name "$KIND"
 else

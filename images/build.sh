@@ -20,10 +20,24 @@ if [ -f "$BASE" ]; then
   BASE=localhost/aios-base:local
 fi
 
-for image in $IMAGES; do
-  # --layers keeps what did not change: a change of our code rebuilds the last layer only.
+build() {  # build TARGET TAG [FLAG...]
+  local target=$1 tag=$2; shift 2
   # shellcheck disable=SC2086
-  buildah build --layers --format oci --target "$image" --file images/Containerfile --tag "$REGISTRY/$image:$TAG" \
+  buildah build --layers --format oci --target "$target" --file images/Containerfile --tag "$tag" \
     --build-arg BASE="$BASE" ${TORCH:+--build-arg TORCH="$TORCH"} ${TORCH_LINKS:+--build-arg TORCH_LINKS="$TORCH_LINKS"} \
-    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" ${BUILD_FLAGS:-} .
+    --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" "$@" ${BUILD_FLAGS:-} .
+}
+
+# The layers of packages, named by what they are made from: built once, whatever happens to our code.
+recipe=$( (cat images/locks/*.txt; sed -n '/^# --- Build/,/^# --- Images/p' images/Containerfile | sed '/AS build-code/,/^# ---/d'; \
+  echo "$BASE ${TORCH:-}") | sha256sum | cut -c1-12)
+layers=()
+for layer in launcher data train; do
+  tag=$REGISTRY/layer-$layer:$recipe
+  buildah inspect --type image "$tag" >/dev/null 2>&1 || build "layer-$layer" "$tag"
+  layers+=(--build-arg "LAYER_${layer^^}=$tag")
+done
+build train "$REGISTRY/train:$TAG" "${layers[@]}"
+for image in $IMAGES; do
+  build "$image" "$REGISTRY/$image:$TAG" "${layers[@]}" --build-arg TRAIN="$REGISTRY/train:$TAG"
 done

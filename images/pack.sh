@@ -6,5 +6,5 @@ REGISTRY=${REGISTRY:-localhost/aios-alignment}
 TAG=${TAG:-0.1.0-cpu}
 mkdir -p "$FOLDER"
 for image in ${*:-launcher ingest rm dpo evaluation fetch-model}; do
-  buildah push -q "$REGISTRY/$image:$TAG" "oci:$FOLDER:$REGISTRY/$image:$TAG"
+  buildah push -q ${PACK_FLAGS:-} "$REGISTRY/$image:$TAG" "oci:$FOLDER:$REGISTRY/$image:$TAG"
 done

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ import click
 import orjson
 from rich.console import Console
 
-from jobs.contract.errors import BadConfig
+from jobs.contract.errors import BadConfig, ExitCode
 from k8s import values as run_values
+from k8s.backends import Backend, Cluster, Local
 from k8s.follow import follow as follow_run
-from k8s.machine import backend, logs, observe, store
 from k8s.show import headline, plain, runs_table, steps_table
 from k8s.view import RunView
 
@@ -30,8 +32,16 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+_place = _options(
+    click.option(
+        "--profile", default="local", show_default=True, envvar="AIOS_PROFILE", metavar="NAME|FILE",
+        help="Where and how to run: local, kind-cpu, gpu, gpu-8, gpu-multinode, spot, or a values file",
+    ),
+    click.option("--namespace", "-n", help="Namespace of the cluster; the default is your kubeconfig's"),
+    click.option("--context", help="Context of your kubeconfig"),
+)  # fmt: skip
 _composition = _options(
-    click.option("--profile", default="local", show_default=True, metavar="NAME|FILE", help="Where and how to run"),
+    _place,
     click.option(
         "--values", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
         help="Values laid over the profile; repeat for several files",
@@ -55,7 +65,9 @@ def jobs() -> None:
 @click.option("--follow", "-f", is_flag=True, help="Stay and watch; Ctrl-C detaches, the run goes on")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the values, start nothing")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON")
-def submit(follow: bool, dry_run: bool, as_json: bool, **composition: Any) -> int:
+def submit(
+    follow: bool, dry_run: bool, as_json: bool, namespace: str | None, context: str | None, **composition: Any
+) -> int:
     """Start a run of the pipeline.
 
     \b
@@ -63,43 +75,58 @@ def submit(follow: bool, dry_run: bool, as_json: bool, **composition: Any) -> in
       aios jobs submit --input training_data/sample/export.jsonl --name demo --follow
     """
     values = _compose(**composition)
-    _local_only(values)
+    place = _backend(values["backend"], namespace, context)
     if dry_run:
+        if isinstance(place, Cluster):
+            from k8s.cluster import runs
+
+            runs.submit(place.api, values, dry_run=True)  # the API server checks every object
         click.echo(run_values.to_yaml(values), nl=False)
         return 0
-    run = backend.submit(values, profile=composition["profile"])
-    click.echo(f"Started run {run.name} ({', '.join(run_values.enabled_steps(values))})", err=True)
+    if isinstance(place, Cluster):
+        values = _upload_inputs(place, values)
+    name = place.submit(values, composition["profile"])
+    click.echo(f"Started run {name} ({', '.join(run_values.enabled_steps(values))})", err=True)
+    back = _come_back(name, composition["profile"], namespace, context)
     if follow:
-        return _follow(run)
+        return _follow(place, name, back)
     if as_json:
-        _print_json(observe.view(run).to_json())
+        _print_json(place.look(name)().to_json())
     else:
-        click.echo(f"Watch it with: aios jobs status {run.name} --watch", err=True)
+        click.echo(f"Watch it with: {back}", err=True)
     return 0
 
 
 @jobs.command()
 @_composition
-def render(**composition: Any) -> None:
+@click.option("--manifests", is_flag=True, help="Print the Kubernetes objects instead of the values")
+def render(manifests: bool, namespace: str | None, context: str | None, **composition: Any) -> None:
     """Print the values of a run: exactly what `submit` starts and `helm install` takes.
 
     \b
     Example:
       aios jobs render --profile local --input export.jsonl --name demo > values.yaml
     """
-    click.echo(run_values.to_yaml(_compose(**composition)), nl=False)
+    values = _compose(**composition)
+    if manifests:
+        from k8s import helm
+
+        click.echo(helm.template(values["run"]["name"], values), nl=False)
+        return
+    click.echo(run_values.to_yaml(values), nl=False)
 
 
 @jobs.command(name="list")
+@_place
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
-def list_runs(as_json: bool) -> None:
+def list_runs(as_json: bool, **place: Any) -> None:
     """List the runs, the newest first.
 
     \b
     Example:
       aios jobs list
     """
-    views = [observe.view(run) for run in store.runs()]
+    views = _chosen(**place).runs()
     if as_json:
         _print_json([view.to_json() for view in views])
     elif views:
@@ -110,22 +137,25 @@ def list_runs(as_json: bool) -> None:
 
 @jobs.command()
 @_RUN
+@_place
 @click.option("--watch", "-w", is_flag=True, help="Show changes until the run has ended")
 @click.option("--wait", is_flag=True, help="Print nothing until the run has ended; exit with its code")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
-def status(name: str | None, watch: bool, wait: bool, as_json: bool) -> int:
+def status(name: str | None, watch: bool, wait: bool, as_json: bool, **where: Any) -> int:
     """Show where a run stands; without RUN the newest one.
 
     \b
     Example:
       aios jobs status demo --watch
     """
-    run = store.find(name)
+    place = _chosen(**where)
+    found = place.find(name)
     if watch and not as_json:
-        return _follow(run)
-    view = observe.view(run)
-    if wait or watch:
-        view = follow_run(lambda: observe.view(run), Console(quiet=True, force_terminal=False), "")
+        return _follow(place, found, _come_back(found, **where))
+    look = place.look(found)
+    if watch:
+        return _stream_json(look)
+    view = follow_run(look, Console(quiet=True, force_terminal=False), "") if wait else look()
     if as_json:
         _print_json(view.to_json())
     else:
@@ -135,59 +165,164 @@ def status(name: str | None, watch: bool, wait: bool, as_json: bool) -> int:
 
 @jobs.command(name="logs")
 @_RUN
+@_place
 @click.option("--step", help="Only this step")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended")
-def logs_command(name: str | None, step: str | None, follow: bool) -> None:
+def logs_command(name: str | None, step: str | None, follow: bool, **where: Any) -> None:
     """Print what the steps of a run have written, every attempt in order.
 
     \b
     Example:
       aios jobs logs demo -f --step rm
     """
-    run = store.find(name)
-    steps = list(run_values.enabled_steps(run.document()["values"]))
+    place = _chosen(**where)
+    found = place.find(name)
+    steps = place.steps(found)
     if step is not None and step not in steps:
-        raise BadConfig(f"the run {run.name} has no step {step!r}", needed=" or ".join(steps))
+        raise BadConfig(f"the run {found} has no step {step!r}", needed=" or ".join(steps))
     try:
-        stream = logs.stream(run, steps, follow=follow, ended=lambda: observe.view(run).ended, pick=step)
-        for owner, attempt, line in stream:
-            label = f"{owner}" if attempt == 1 else f"{owner}#{attempt}"
+        for owner, attempt, line in place.logs(found, [step] if step else steps, follow=follow):
+            label = owner if attempt == 1 else f"{owner}#{attempt}"
             click.echo(line if step else f"{label:12} | {line}")
     except KeyboardInterrupt:
-        click.echo(f"Detached; come back with: aios jobs logs {run.name} -f", err=True)
+        click.echo(f"Detached; come back with: aios jobs logs {found} -f", err=True)
 
 
 @jobs.command()
 @_RUN
-def stop(name: str | None) -> None:
+@_place
+def stop(name: str | None, **where: Any) -> None:
     """Stop a run: active steps save a checkpoint and end.
 
     \b
     Example:
       aios jobs stop demo
     """
-    run = store.find(name)
-    view = backend.stop(run)
+    place = _chosen(**where)
+    found = place.find(name)
+    view = place.stop(found)
     if view.phase in ("succeeded", "failed"):
-        click.echo(f"Run {run.name} has already ended: {view.phase}", err=True)
+        click.echo(f"Run {found} has already ended: {view.phase}", err=True)
         return
-    click.echo(f"Run {run.name} is {view.phase}; go on with: aios jobs resume {run.name}", err=True)
+    click.echo(f"Run {found} is {view.phase}; go on with: aios jobs resume {found}", err=True)
 
 
 @jobs.command()
 @_RUN
+@_place
 @click.option("--follow", "-f", is_flag=True, help="Stay and watch")
-def resume(name: str | None, follow: bool) -> int:
+def resume(name: str | None, follow: bool, **where: Any) -> int:
     """Go on with a run that was stopped, has failed, or lost its conductor.
 
     \b
     Example:
       aios jobs resume demo --follow
     """
-    run = store.find(name)
-    view = backend.resume(run)
-    click.echo(f"Run {run.name} is {view.phase}", err=True)
-    return _follow(run) if follow else 0
+    place = _chosen(**where)
+    found = place.find(name)
+    view = place.resume(found)
+    click.echo(f"Run {found} is {view.phase}", err=True)
+    return _follow(place, found, _come_back(found, **where)) if follow else 0
+
+
+@jobs.command()
+@_composition
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+def doctor(as_json: bool, namespace: str | None, context: str | None, **composition: Any) -> int:
+    """Tell whether a run could work here, and what to do where it could not.
+
+    \b
+    Example:
+      aios jobs doctor --profile gpu -n training
+    """
+    composition["name"] = composition["name"] or "doctor"
+    composition["settings"] = ("steps.ingest.args.input=[]", *composition["settings"])
+    values = _compose(**composition)
+    place = _backend(values["backend"], namespace, context)
+    if isinstance(place, Cluster):
+        from k8s.cluster import doctor as cluster_doctor
+
+        found = list(cluster_doctor.examine(place.api, values))
+    else:
+        from k8s.machine import doctor as local_doctor
+
+        found = list(local_doctor.examine(values))
+    if as_json:
+        _print_json([asdict(finding) for finding in found])
+    else:
+        for finding in found:
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{finding.level:8} {finding.what}{remedy}")
+    return int(ExitCode.ENVIRONMENT) if any(finding.level == "problem" for finding in found) else 0
+
+
+@jobs.command()
+@_place
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", required=False)
+def upload(source: Path, target: str | None, **where: Any) -> None:
+    """Send a file or folder to the workspace of a cluster; an interrupted one goes on where it was.
+
+    \b
+    Example:
+      aios jobs upload export.jsonl training_data/export.jsonl --profile gpu
+    """
+    from k8s.cluster import files
+
+    place, values = _claim_of(**where)
+    target = target or f"training_data/{source.name}"
+    sent = files.upload(place.api, values, source, target, _progress)
+    click.echo(f"{sent} files sent to {target}" if sent else f"{target} is there already, byte for byte", err=True)
+
+
+@jobs.command()
+@_place
+@click.argument("source")
+@click.argument("target", type=click.Path(path_type=Path), default=Path())
+def download(source: str, target: Path, **where: Any) -> None:
+    """Fetch a file or folder from the workspace of a cluster, checked by its hash.
+
+    \b
+    Example:
+      aios jobs download artifacts/dpo/demo artifacts/dpo/demo --profile gpu
+    """
+    from k8s.cluster import files
+
+    place, values = _claim_of(**where)
+    came = files.download(place.api, values, source, target, _progress)
+    click.echo(f"{came} files fetched to {target}" if came else f"{target} is up to date", err=True)
+
+
+def _upload_inputs(place: Cluster, values: run_values.Values) -> run_values.Values:
+    """Send exports that lie on this machine to the workspace; other paths are the workspace's already."""
+    from k8s.cluster import files
+
+    inputs = values["steps"]["ingest"]["args"].get("input", []) if values["steps"]["ingest"]["enabled"] else []
+    sent = []
+    for name in inputs:
+        target = f"training_data/exports/{values['run']['name']}/{Path(name).name}"
+        if Path(name).is_file():
+            files.upload(place.api, values, Path(name), target, _progress)
+        sent.append(target if Path(name).is_file() else name)
+    return run_values.merge(values, {"steps": {"ingest": {"args": {"input": sent}}}}) if sent else values
+
+
+def _claim_of(**where: Any) -> tuple[Cluster, run_values.Values]:
+    """Return the cluster and the values that name its claim and images."""
+    place = _chosen(**where)
+    if not isinstance(place, Cluster):
+        raise BadConfig(
+            "on this machine files need no upload or download", next_step="--profile kind-cpu, or -n NAMESPACE"
+        )
+    profile = where["profile"] if where["profile"] != "local" else "kind-cpu"
+    return place, run_values.layers(profile)
+
+
+def _progress(name: str, done: int, size: int) -> None:
+    """Tell on a terminal how far a file is."""
+    if sys.stderr.isatty():
+        end = "\n" if done >= size else ""
+        click.echo(f"\r{name}  {done / 1e6:.1f} of {size / 1e6:.1f} MB{end}", nl=False, err=True)
 
 
 @jobs.command(hidden=True)
@@ -205,21 +340,47 @@ def _compose(
     return run_values.compose(profile, files=files, settings=settings, name=name, inputs=inputs)
 
 
-def _local_only(values: run_values.Values) -> None:
-    if values["backend"] != "local":
-        raise BadConfig("this profile runs on Kubernetes", next_step="`aios jobs render` it and `helm install`")
+def _chosen(profile: str, namespace: str | None, context: str | None) -> Backend:
+    """Return the place that the options name: a namespace or context means a cluster."""
+    kind = "kubernetes" if namespace or context else run_values.read_profile(profile).get("backend", "kubernetes")
+    return _backend(kind, namespace, context)
+
+
+def _backend(kind: str, namespace: str | None, context: str | None) -> Backend:
+    return Local() if kind == "local" else Cluster(context, namespace)
+
+
+def _come_back(name: str, profile: str, namespace: str | None, context: str | None) -> str:
+    """Return the command that shows this run again."""
+    options = {"--profile": profile if profile != "local" else None, "-n": namespace, "--context": context}
+    shown = "".join(f" {option} {value}" for option, value in options.items() if value)
+    return f"aios jobs status {name} --watch{shown}"
 
 
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def _follow(run: store.Run) -> int:
+def _follow(place: Backend, name: str, back: str) -> int:
     try:
-        view = follow_run(lambda: observe.view(run), _console(), f"aios jobs status {run.name} --watch")
+        view = follow_run(place.look(name), _console(), back)
     except KeyboardInterrupt:
         return 0
     return view.exit_code
+
+
+def _stream_json(look: Callable[[], RunView]) -> int:
+    """Print the run as one line of JSON whenever it changes, until it has ended."""
+    said: Any = None
+    while True:
+        view = look()
+        document = view.to_json()
+        if document != said:
+            click.echo(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode())
+            said = document
+        if view.ended:
+            return view.exit_code
+        time.sleep(0.5)
 
 
 def _show(view: RunView) -> None:

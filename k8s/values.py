@@ -93,7 +93,7 @@ def compose(
     Raises:
         BadConfig: naming the setting that is unknown, missing or out of range.
     """
-    values = merge(read_values(PROFILES / "defaults.yaml"), read_profile(profile))
+    values = layers(profile)
     for path in files:
         values = merge(values, read_values(path))
     for setting in settings:
@@ -106,6 +106,11 @@ def compose(
         values = merge(values, {"run": {"name": time.strftime("run-%m%d-%H%M%S")}})
     check_keys(values)
     return complete(values)
+
+
+def layers(profile: str) -> Values:
+    """Return the defaults with a profile on top: not yet a run, but where and with which images."""
+    return dict(merge(read_values(PROFILES / "defaults.yaml"), read_profile(profile)))
 
 
 def check_keys(values: Values) -> None:

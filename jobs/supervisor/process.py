@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -20,6 +21,7 @@ from jobs.contract.errors import BadConfig, ExitCode, from_os_error
 from jobs.contract.lock import process_started
 from jobs.supervisor.memory import out_of_memory, peak_bytes
 from jobs.supervisor.outcome import Outcome, judge, read_results
+from jobs.supervisor.record import lineage, record_run
 
 HEARTBEAT_S = 3.0
 _TICK_S = 0.1
@@ -42,9 +44,13 @@ def _run(command: list[str]) -> int:
     if not (command and run and step):
         raise BadConfig("the supervisor was started without AIOS_RUN, AIOS_STEP or a command", next_step="set them")
     folder = Path(os.environ.get("AIOS_RUNS_DIR", "artifacts/runs")) / run / "steps" / step
+    rank = os.environ.get("PET_NODE_RANK", "0")
+    if rank != "0":
+        folder = folder / f"node-{rank}"  # pods of one gang keep their records apart; the first one publishes
     wanted = os.environ.get("AIOS_ATTEMPT")
-    status = new_status(run, step, os.environ.get("AIOS_OUTPUT"), command)
+    status = new_status(run, step, os.environ.get("AIOS_OUTPUT") if rank == "0" else None, command)
     attempt = claim(folder, status, int(wanted) if wanted else None)
+    record_run(Path(os.environ.get("AIOS_RUNS_DIR", "artifacts/runs")) / run)
     if attempt is None:
         return int(ExitCode.DONE)  # another supervisor has this attempt: nothing to do, nothing to report
     return Supervisor(attempt).run(command)
@@ -162,12 +168,14 @@ class Supervisor:
     def _finish(self, outcome: Outcome, returncode: int, echo: threading.Thread) -> int:
         self._done.set()
         echo.join(timeout=5)
-        final = {
+        final: dict[str, Any] = {
             "state": outcome.state,
             "exit_code": outcome.exit_code,
             "message": outcome.message,
             "manifest_sha256": outcome.manifest_sha256,
         }
+        if outcome.exit_code == 0:
+            final["lineage"] = lineage(self.output)
         with contextlib.suppress(OSError):
             self.attempt.event("finished", returncode=returncode, peak_memory_bytes=peak_bytes(), **final)
             self.attempt.update(finished_at=time.time(), **final)

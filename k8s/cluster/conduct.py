@@ -107,7 +107,7 @@ class Conductor:
 
     def conduct(self) -> Outcome:
         """Work until the run has ended."""
-        self.status = self._read_status()
+        self.status = read_status(self.api, self.release)
         self.jobs.start()
         self.pods.start()
         while True:
@@ -133,7 +133,7 @@ class Conductor:
         jobs, pods = self.jobs.objects, self.pods.objects
         steps = {name: self._observe(name, jobs, pods) for name in self.expected}
         stopped = any(_annotation(seen.job, names.STOPPED) for seen in steps.values())
-        states = {name: StepState(phase=seen.phase, needs=_needs(seen.job, steps)) for name, seen in steps.items()}
+        states = {name: StepState(phase=seen.phase, needs=needs_of(seen.job, steps)) for name, seen in steps.items()}
         plan = decide(states, stopped=stopped)
         for name in plan.release:
             self._release(steps[name].job)
@@ -201,14 +201,6 @@ class Conductor:
         return True
 
     # Status
-    def _read_status(self) -> dict[str, Any]:
-        found = find(self.api, "configmaps", names.status(self.release)) or {}
-        try:
-            status: dict[str, Any] = json.loads((found.get("data") or {}).get("state.json", "{}"))
-        except json.JSONDecodeError:
-            return {}
-        return status
-
     def _write_status(
         self, steps: Mapping[str, Observed], skip: tuple[str, ...], outcome: Outcome | None, *, stopped: bool
     ) -> None:
@@ -224,6 +216,16 @@ class Conductor:
             stamp = json.dumps(self.status | {"updated": time.time()}, indent=1)
             self.api.patch(self.api.path("configmaps", names.status(self.release)), {"data": {"state.json": stamp}})
             self._written = text
+
+
+def read_status(api: Api, release: str) -> dict[str, Any]:
+    """Return what the last conductor wrote about a release."""
+    found = find(api, "configmaps", names.status(release)) or {}
+    try:
+        status: dict[str, Any] = json.loads((found.get("data") or {}).get("state.json", "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return status
 
 
 def _step_status(phase: Phase, seen: Observed, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,7 +265,8 @@ def _annotation(job: Object | None, key: str) -> str:
     return str(((job or {}).get("metadata", {}).get("annotations") or {}).get(key) or "")
 
 
-def _needs(job: Object | None, steps: Mapping[str, Observed]) -> tuple[str, ...]:
+def needs_of(job: Object | None, steps: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the steps that a Job waits for, of those that are there."""
     return tuple(name for name in _annotation(job, names.NEEDS).split(",") if name in steps)
 
 

@@ -14,15 +14,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from jobs.contract.errors import BadConfig, FolderBusy
+from jobs.contract.errors import BadConfig
 from jobs.contract.files import remove_tree, write_json
 from k8s.conductor import Phase
 from k8s.machine.driver import request_stop
 from k8s.machine.observe import live, observe, view
 from k8s.machine.spawn import detached
 from k8s.machine.store import RUNS, Run, runs
-from k8s.steps import STEPS
-from k8s.values import Values, enabled_steps, output_folder
+from k8s.sharing import conflict
+from k8s.values import Values, enabled_steps
 from k8s.view import RunView
 
 _PACKAGES = ("aios-alignment", "torch", "transformers", "trl", "datasets", "accelerate", "peft", "pyarrow")
@@ -89,25 +89,9 @@ def resume(run: Run) -> RunView:
 
 
 def _refuse_shared_folders(values: Values, root: Path) -> None:
-    """A folder that a live run reads or writes is not written by another one."""
     for other in runs(root):
-        theirs = other.document()["values"]
-        shared = (_writes(values) & (_reads(theirs) | _writes(theirs))) | (_reads(values) & _writes(theirs))
-        if shared and live(other):
-            folder = sorted(shared)[0]
-            raise FolderBusy(
-                f"{folder} is used by the run {other.name}, which has not ended",
-                next_step="wait for it, stop it, or choose other folders (--name, --set run.dataset=NAME)",
-            )
-
-
-def _writes(values: Values) -> set[str]:
-    return {output_folder(name, step) for name, step in enabled_steps(values).items()}
-
-
-def _reads(values: Values) -> set[str]:
-    steps = enabled_steps(values)
-    return {str(step["args"][key]) for name, step in steps.items() for key in STEPS[name].reads if key in step["args"]}
+        if live(other):
+            conflict(values, other.document()["values"])
 
 
 def provenance() -> dict[str, Any]:

@@ -37,14 +37,12 @@ class _Tail:
             yield line.decode(errors="replace").rstrip("\r")
 
 
-def stream(
-    run: Run, steps: list[str], *, follow: bool, ended: Callable[[], bool], pick: str | None = None
-) -> Iterator[tuple[str, int, str]]:
+def stream(run: Run, steps: list[str], *, follow: bool, ended: Callable[[], bool]) -> Iterator[tuple[str, int, str]]:
     """Yield step, attempt and line of the steps' logs; with `follow` until the run has ended."""
     tails: dict[tuple[str, int], _Tail] = {}
     while True:
         last = not follow or ended()
-        for step in [name for name in steps if pick in (None, name)]:
+        for step in steps:
             for number, folder, _ in run.attempts(step):
                 tail = tails.setdefault((step, number), _Tail(folder / STDOUT))
                 for line in tail.read(complete=last):

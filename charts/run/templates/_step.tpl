@@ -143,6 +143,8 @@ spec:
             - {name: AIOS_RUN, value: {{ $root.Values.run.name | quote }}}
             - {name: AIOS_STEP, value: {{ $name | quote }}}
             - {name: AIOS_OUTPUT, value: {{ include "run.output" . | quote }}}
+            - {name: AIOS_RELEASE, value: {{ $root.Release.Name | quote }}}
+            - {name: AIOS_VALUES, value: /etc/aios/values.yaml}
             - {name: AIOS_NPROC, value: {{ $step.processes | default 1 | int | quote }}}
             # torchrun kills its ranks after 30 s unless told how long the grace period is.
             - {name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT, value: {{ max 5 (sub $grace 20) | quote }}}
@@ -182,12 +184,16 @@ spec:
           volumeMounts:
             - {name: workspace, mountPath: /workspace}
             - {name: tmp, mountPath: /tmp}
+            - {name: values, mountPath: /etc/aios, readOnly: true}
             {{- with $step.shmSize }}
             - {name: shm, mountPath: /dev/shm}
             {{- end }}
       volumes:
         - name: workspace
           persistentVolumeClaim: {claimName: {{ $root.Values.workspace.claim }}}
+        # The values go to run.json on the volume, for the day when the release is gone.
+        - name: values
+          configMap: {name: {{ include "run.status" $root }}, items: [{key: values.yaml, path: values.yaml}]}
         - name: tmp
           emptyDir: {sizeLimit: {{ $step.tmpSize | default "4Gi" }}}
         {{- with $step.shmSize }}

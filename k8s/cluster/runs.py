@@ -1,0 +1,253 @@
+"""Runs in the cluster as `aios jobs` sees them: releases by label, a picture of each, stop and resume."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.contract.errors import AiosError, BadConfig
+from k8s import helm
+from k8s.cluster import names
+from k8s.cluster.client import Api, ApiError, Object, find
+from k8s.cluster.conduct import Observed, needs_of, observe
+from k8s.cluster.mirror import Mirror
+from k8s.conductor import Phase, StepState, decide
+from k8s.diagnosis import is_true, seconds
+from k8s.steps import STEPS
+from k8s.values import Values, read_yaml
+from k8s.view import RunView, StepView
+
+
+class Picture:
+    """Keeps the Jobs, pods and status of runs by watches, so that looking costs no call."""
+
+    def __init__(self, api: Api, run: str | None = None) -> None:
+        self.api = api
+        self.changed = threading.Event()
+        mine = f"{names.RUN}={run}" if run else names.RUN
+        self.jobs = Mirror(api, api.path("jobs"), mine, self.changed)
+        self.pods = Mirror(api, api.path("pods"), f"{mine},{names.STEP}", self.changed)
+        self.statuses = Mirror(api, api.path("configmaps"), f"{mine},{names.KIND}=status", self.changed)
+
+    def start(self) -> Picture:
+        """Begin watching and wait for the first lists."""
+        mirrors = (self.jobs, self.pods, self.statuses)
+        for mirror in mirrors:
+            mirror.start()
+        for mirror in mirrors:
+            while not mirror.ready.wait(0.1):
+                if mirror.error is not None:
+                    raise mirror.error
+        return self
+
+    def releases(self) -> list[Object]:
+        """Return the status objects, the newest first."""
+        return sorted(
+            self.statuses.objects.values(), key=lambda item: item["metadata"]["creationTimestamp"], reverse=True
+        )
+
+    def view(self, release: str) -> RunView:
+        """Return the picture of one release."""
+        return view(release, self.jobs.objects, self.pods.objects, self.statuses.objects)
+
+
+def view(
+    release: str, jobs: Mapping[str, Object], pods: Mapping[str, Object], statuses: Mapping[str, Object]
+) -> RunView:
+    """Return what a release looks like, from its objects alone."""
+    status = statuses.get(names.status(release)) or {}
+    written = _written(status)
+    expected = [name for name in STEPS if f"{release}-{name}" in jobs or name in written.get("steps", {})]
+    observed: dict[str, Observed] = {}
+    for name in expected:
+        job = f"{release}-{name}"
+        mine = [pod for pod in pods.values() if (pod["metadata"].get("labels") or {}).get("job-name") == job]
+        observed[name] = observe(jobs.get(job), mine, written.get("steps", {}).get(name, {}).get("phase", ""))
+    stopped = any(_stopped(seen.job) for seen in observed.values())
+    states = {n: StepState(phase=seen.phase, needs=needs_of(seen.job, observed)) for n, seen in observed.items()}
+    plan = decide(states, stopped=stopped)
+    steps = tuple(
+        _step_view(name, seen, written.get("steps", {}).get(name, {}), cut_off=name in plan.skip, stopped=stopped)
+        for name, seen in observed.items()
+    )
+    failed = next((step for step in steps if step.phase is Phase.FAILED), None)
+    metadata = status.get("metadata", {})
+    return RunView(
+        name=(metadata.get("labels") or {}).get(names.RUN, release),
+        phase=_phase(plan.outcome, stopped=stopped, conductor=jobs.get(names.conductor(release))),
+        profile="kubernetes",
+        created=seconds(metadata.get("creationTimestamp")) or 0.0,
+        steps=steps,
+        message=f"{failed.name}: {failed.message}" if failed else "",
+    )
+
+
+def _phase(outcome: Any, *, stopped: bool, conductor: Object | None) -> str:
+    if outcome is not None:
+        return str(outcome.value)
+    if stopped:
+        return "stopping"
+    if conductor is None or is_true(conductor, "Failed"):
+        return "abandoned"
+    return "running"
+
+
+def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off: bool, stopped: bool) -> StepView:
+    phase = Phase.SKIPPED if cut_off else seen.phase
+    attempts = written.get("attempts", [])
+    last = attempts[-1] if attempts else {}
+    found = seen.diagnosis
+    status = (seen.job or {}).get("status", {})
+    message = seen.message or (found.summary if found else "") or written.get("message", "")
+    if found and phase is not Phase.FAILED and found.resolution:
+        message = f"{found.code}: {found.summary}; {found.resolution}"
+    pod = seen.pods[-1] if seen.pods else {}
+    return StepView(
+        name=name,
+        phase=phase,
+        state=_word(phase, seen, last, stopped=stopped),
+        needs=needs_of(seen.job, STEPS),
+        attempt=max(len(attempts), len(seen.pods)),
+        exit_code=last.get("exit_code"),
+        message="" if phase is Phase.SUCCEEDED else message,
+        started_at=seconds(status.get("startTime")),
+        finished_at=seconds(status.get("completionTime")) or (seconds(last.get("finished")) if _over(phase) else None),
+        node=pod.get("spec", {}).get("nodeName", "") or last.get("node", ""),
+        manifest_sha256=last.get("manifest_sha256"),
+    )
+
+
+def _over(phase: Phase) -> bool:
+    return phase in (Phase.FAILED, Phase.SUCCEEDED)
+
+
+def _word(phase: Phase, seen: Observed, last: Mapping[str, Any], *, stopped: bool) -> str:
+    if phase is Phase.RUNNING:
+        if stopped:
+            return "stopping"
+        pod = seen.pods[-1].get("status", {}).get("phase", "") if seen.pods else ""
+        return {"Running": "running", "Failed": "retrying"}.get(pod, "starting")
+    if phase is Phase.WAITING and stopped and last:
+        return "stopped"
+    if phase is Phase.SUCCEEDED and last.get("state") == "skipped":
+        return "already done"
+    return phase.value
+
+
+def _written(status: Object) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads((status.get("data") or {}).get("state.json", "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return document
+
+
+def _stopped(job: Object | None) -> bool:
+    return bool(((job or {}).get("metadata", {}).get("annotations") or {}).get(names.STOPPED))
+
+
+# What people ask for
+def submit(api: Api, values: Values, *, dry_run: bool = False) -> str:
+    """Install a run; nothing of it depends on this process afterwards."""
+    release = values["run"]["name"]
+    if not dry_run:
+        _refuse_shared_folders(api, values)
+    return helm.install(release, values, context=api.connection.context, namespace=api.namespace, dry_run=dry_run)
+
+
+def newest_release(api: Api, run: str | None) -> str:
+    """Return the newest release of a run, or of all runs.
+
+    Raises:
+        BadConfig: there is none.
+    """
+    selector = f"{names.KIND}=status" + (f",{names.RUN}={run}" if run else "")
+    found = api.get(api.path("configmaps"), labelSelector=selector)["items"]
+    if not found:
+        known = api.get(api.path("configmaps"), labelSelector=f"{names.KIND}=status")["items"]
+        runs = sorted({item["metadata"]["labels"][names.RUN] for item in known})
+        raise BadConfig(
+            f"no run {run!r} in the namespace {api.namespace}" if run else f"no runs in the namespace {api.namespace}",
+            needed=", ".join(runs[:8]) or "none yet; start one with `aios jobs submit`",
+        )
+    newest = max(found, key=lambda item: item["metadata"]["creationTimestamp"])
+    return str(newest["metadata"]["name"].removesuffix("-status"))
+
+
+def stored_values(api: Api, release: str) -> Values:
+    """Return the values that a release was installed with."""
+    status = find(api, "configmaps", names.status(release)) or {}
+    return dict(read_yaml((status.get("data") or {}).get("values.yaml", ""), names.status(release)) or {})
+
+
+def stop(api: Api, release: str) -> None:
+    """Mark the run stopped on each of its Jobs and suspend them: their pods get SIGTERM and save."""
+    for job in _step_jobs(api, release):
+        body: dict[str, Any] = {"metadata": {"annotations": {names.STOPPED: "true"}}}
+        if not (is_true(job, "Complete") or is_true(job, "Failed")):
+            body["spec"] = {"suspend": True}
+        api.patch(api.path("jobs", job["metadata"]["name"]), body)
+    _suspend_conductor(api, release, suspend=True)
+
+
+def resume(api: Api, release: str) -> str:
+    """Go on from what is complete; returns the release that now runs.
+
+    A stopped run is let go again. Where a Job has failed for good, or the conductor has ended, a new release on the
+    same folders takes over: its finished steps find their results and are skipped.
+    """
+    jobs = _step_jobs(api, release)
+    conductor = find(api, "jobs", names.conductor(release))
+    dead = conductor is None or is_true(conductor, "Failed") or is_true(conductor, "Complete")
+    if dead or any(is_true(job, "Failed") for job in jobs):
+        return _succeed(api, release)
+    for job in jobs:
+        if _stopped(job):
+            api.patch(api.path("jobs", job["metadata"]["name"]), {"metadata": {"annotations": {names.STOPPED: None}}})
+    _suspend_conductor(api, release, suspend=False)
+    return release
+
+
+def _succeed(api: Api, release: str) -> str:
+    values = stored_values(api, release)
+    if not values:
+        raise AiosError(
+            f"the values of {release} are gone", next_step="submit it again with the same --name and values"
+        )
+    base, number = values["run"]["name"], 2
+    match = re.fullmatch(re.escape(base) + r"-r(\d+)", release)
+    if match:
+        number = int(match[1]) + 1
+    _suspend_conductor(api, release, suspend=True)
+    successor = f"{base}-r{number}"
+    helm.install(successor, values, context=api.connection.context, namespace=api.namespace)
+    return successor
+
+
+def _step_jobs(api: Api, release: str) -> list[Object]:
+    selector = f"{names.INSTANCE}={release},{names.STEP}"
+    return list(api.get(api.path("jobs"), labelSelector=selector)["items"])
+
+
+def _suspend_conductor(api: Api, release: str, *, suspend: bool) -> None:
+    try:
+        api.patch(api.path("jobs", names.conductor(release)), {"spec": {"suspend": suspend}})
+    except ApiError as exc:
+        if exc.status not in (404, 422):  # gone, or ended: then there is nothing to hold or to let go
+            raise
+
+
+def _refuse_shared_folders(api: Api, values: Values) -> None:
+    """A folder that a live run reads or writes is not written by another one."""
+    from k8s.sharing import conflict
+
+    picture = Picture(api).start()
+    for status in picture.releases():
+        release = status["metadata"]["name"].removesuffix("-status")
+        if not picture.view(release).ended:
+            theirs = read_yaml((status.get("data") or {}).get("values.yaml", ""), release) or {}
+            if theirs.get("run", {}).get("name") != values["run"]["name"]:
+                conflict(values, theirs)

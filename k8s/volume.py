@@ -1,0 +1,104 @@
+"""What runs inside the short-lived pod that holds the claim: list, receive and send files. Standard library only.
+
+python -m k8s.volume list PATH            JSON: relative path -> [size, sha256]
+python -m k8s.volume size PATH            bytes of PATH that an interrupted upload has brought so far
+python -m k8s.volume put PATH OFFSET      appends stdin to PATH's part file from OFFSET on
+python -m k8s.volume commit PATH SHA256   checks the part file and renames it to PATH
+python -m k8s.volume get PATH OFFSET      writes PATH from OFFSET on to stdout
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+def _inside(path: str) -> Path:
+    """Return a path of the workspace; what leads out of it is refused."""
+    root = Path.cwd().resolve()
+    target = (root / path).resolve()
+    if target != root and root not in target.parents:
+        raise SystemExit(f"{path} is outside the workspace")
+    return target
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listing(path: str) -> dict[str, list[object]]:
+    """Return relative path -> size and sha256 of a file, or of all files of a folder."""
+    root = _inside(path)
+    files = (
+        [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file() and not p.name.endswith(".part"))
+    )
+    return {
+        (file.relative_to(root).as_posix() if file != root else ""): [file.stat().st_size, _sha256(file)]
+        for file in files
+    }
+
+
+def put(path: str, offset: int) -> None:
+    """Append stdin to the part file, which must be `offset` long or is cut to it."""
+    part = _part(_inside(path))
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("r+b" if part.exists() else "wb") as file:
+        file.truncate(offset)
+        file.seek(offset)
+        shutil.copyfileobj(sys.stdin.buffer, file, _CHUNK)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def commit(path: str, sha256: str) -> None:
+    """Make the part file the file, if it is the one that was sent."""
+    target = _inside(path)
+    part = _part(target)
+    found = _sha256(part)
+    if found != sha256:
+        part.unlink()
+        raise SystemExit(f"{path} arrived damaged (sha256 {found[:12]}, not {sha256[:12]})")
+    part.replace(target)
+
+
+def get(path: str, offset: int) -> None:
+    """Write a file to stdout."""
+    with _inside(path).open("rb") as file:
+        file.seek(offset)
+        shutil.copyfileobj(file, sys.stdout.buffer, _CHUNK)
+    sys.stdout.buffer.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the commands above."""
+    match arguments:
+        case ["list", path]:
+            sys.stdout.write(json.dumps(listing(path)))
+        case ["size", path]:
+            part = _part(_inside(path))
+            sys.stdout.write(str(part.stat().st_size if part.exists() else 0))
+        case ["put", path, offset]:
+            put(path, int(offset))
+        case ["commit", path, sha256]:
+            commit(path, sha256)
+        case ["get", path, offset]:
+            get(path, int(offset))
+        case _:
+            sys.stderr.write(__doc__ or "")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

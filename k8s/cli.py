@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import click
 import orjson
 from rich.console import Console
 
-from jobs.contract.errors import BadConfig
+from jobs.contract.errors import BadConfig, ExitCode
+from k8s import lineage
 from k8s import values as run_values
 from k8s.follow import follow as follow_run
 from k8s.machine import backend, logs, observe, store
@@ -131,6 +133,25 @@ def status(name: str | None, watch: bool, wait: bool, as_json: bool) -> int:
     else:
         _show(view)
     return view.exit_code if wait else 0
+
+
+@jobs.command(name="lineage")
+@_RUN
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+def lineage_command(name: str | None, as_json: bool) -> int:
+    """Show what a run's results were made from, and which link no longer matches the disk (exit 66).
+
+    \b
+    Example:
+      aios jobs lineage demo
+    """
+    document = store.find(name).document()
+    found = lineage.links(document)
+    if as_json:
+        _print_json([dataclasses.asdict(link) for link in found])
+    else:
+        click.echo(lineage.tree(document, found))
+    return int(ExitCode.UPSTREAM if any(link.problem for link in found) else ExitCode.DONE)
 
 
 @jobs.command(name="logs")

@@ -14,6 +14,7 @@ import orjson
 from rich.console import Console
 
 from jobs.contract.errors import BadConfig, ExitCode
+from k8s import lineage
 from k8s import values as run_values
 from k8s.backends import Backend, Cluster, Local
 from k8s.follow import follow as follow_run
@@ -161,6 +162,27 @@ def status(name: str | None, watch: bool, wait: bool, as_json: bool, **where: An
     else:
         _show(view)
     return view.exit_code if wait else 0
+
+
+@jobs.command(name="lineage")
+@_RUN
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+def lineage_command(name: str | None, as_json: bool) -> int:
+    """Show what a run's results were made from, and which link no longer matches the disk (exit 66).
+
+    \b
+    Example:
+      aios jobs lineage demo
+    """
+    from k8s.machine import store
+
+    document = store.find(name).document()
+    found = lineage.links(document)
+    if as_json:
+        _print_json([asdict(link) for link in found])
+    else:
+        click.echo(lineage.tree(document, found))
+    return int(ExitCode.UPSTREAM if any(link.problem for link in found) else ExitCode.DONE)
 
 
 @jobs.command(name="logs")

@@ -80,6 +80,7 @@ def _length(
     follows = statistics.wins(margins * np.sign(gaps))
     card = {
         "matched": _subset(outcomes, matched, clusters, seed),
+        "matched_minus_longer_wins": _subset(outcomes - statistics.wins(gaps), matched, clusters, seed),
         "longer_is_better": _subset(outcomes, gaps > 0, clusters, seed),
         "shorter_is_better": _subset(outcomes, gaps < 0, clusters, seed),
         "scores_the_longer_higher": _subset(follows, unequal, clusters, seed),
@@ -91,17 +92,15 @@ def _length(
 def _learnt_only_length(card: dict[str, Any]) -> bool:
     """Call it out when the longer (or always the shorter) answer wins nearly always and nothing else shows.
 
-    A model that knows more is right on pairs of equal length, or where the length points the wrong way; one that
-    knows length alone is at chance on the first and wrong on the second.
+    A model that knows more is right where the length points the wrong way, or, on pairs of nearly equal length, more
+    often than the few characters explain. One that knows length alone is neither.
     """
     follows = card["scores_the_longer_higher"]
     if follows is None or max(follows["value"], 1 - follows["value"]) < _LEANS_ON_LENGTH:
         return False
     against = card["shorter_is_better"] if follows["value"] > 0.5 else card["longer_is_better"]
-    knows_more = (card["matched"] is not None and card["matched"]["low"] > 0.5) or (
-        against is not None and against["low"] > 0.5
-    )
-    return not knows_more
+    beyond = card["matched_minus_longer_wins"]
+    return not ((against is not None and against["low"] > 0.5) or (beyond is not None and beyond["low"] > 0))
 
 
 def _by_length_gap(outcomes: Floats, gaps: Floats, clusters: statistics.Ints, seed: int) -> list[dict[str, Any]]:

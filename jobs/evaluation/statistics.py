@@ -252,6 +252,6 @@ def _logistic_intercept(outcomes_n: Floats, feature_n: Floats, weights_bn: Float
         det = haa * hcc - hac**2
         step_a, step_c = (hcc * grad_a - hac * grad_c) / det, (haa * grad_c - hac * grad_a) / det
         a, c = a - np.clip(step_a, -2, 2), c - np.clip(step_c, -2, 2)
-        if max(np.abs(step_a).max(), np.abs(step_c).max()) < 1e-9:
+        if max(np.abs(step_a).max(), np.abs(step_c).max()) < 1e-7:
             break
     return _sigmoid(a)

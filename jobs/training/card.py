@@ -34,10 +34,13 @@ This folder holds a base model and low-rank adapters (`adapter_model.safetensors
 together. To fold them in for good:
 
 ```python
+import shutil
+
 from peft import PeftModel
 from transformers import {auto}
 
-base = {auto}.from_pretrained(FOLDER, adapter_kwargs={{"_adapter_model_path": ""}})
+shutil.copytree(FOLDER, "base", ignore=shutil.ignore_patterns("adapter_*", "checkpoints"))
+base = {auto}.from_pretrained("base")
 PeftModel.from_pretrained(base, FOLDER).merge_and_unload().save_pretrained("merged")
 ```
 """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from jobs.config.training import TrainingConfig
 from jobs.contract.errors import AiosError, EnvironmentUnfit, OutOfMemory, VolumeFault
@@ -51,7 +53,7 @@ def translate(exc: BaseException, config: TrainingConfig) -> AiosError | None:
             next_step="free space (`aios artifacts prune`) and start the command again: it continues from the newest "
             "complete checkpoint",
         )
-    if config.deepspeed and "deepspeed" in f"{type(exc).__module__} {text}".lower():
+    if config.deepspeed and _came_through("deepspeed", exc):
         return EnvironmentUnfit(
             f"DeepSpeed does not work here ({type(exc).__name__}: {text[:200]})",
             needed="a DeepSpeed built for this CUDA and torch",
@@ -59,6 +61,14 @@ def translate(exc: BaseException, config: TrainingConfig) -> AiosError | None:
             "pip install --no-cache-dir --force-reinstall deepspeed",
         )
     return None
+
+
+def _came_through(package: str, exc: BaseException) -> bool:
+    """Tell whether an exception is about a package or was raised below its code."""
+    files = [frame.filename for frame in traceback.extract_tb(exc.__traceback__)]
+    return package in f"{type(exc).__module__} {exc}".lower() or any(
+        f"/{package}/" in Path(f).as_posix() for f in files
+    )
 
 
 @contextlib.contextmanager

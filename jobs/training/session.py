@@ -37,7 +37,7 @@ from jobs.training.interrupt import StopFlag
 from jobs.training.materials import Materials, finished, gather, read_inputs
 from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
 from jobs.training.tracking import WandbRun
-from jobs.training.world import World, join_world
+from jobs.training.world import World, join_world, ready_for_deepspeed
 
 UNFINISHED = "unfinished.json"
 """What a folder without a manifest is being trained with: another configuration must not resume from it."""
@@ -264,6 +264,8 @@ def training_session(
             _report_finished(config, manifest)
             yield None
             return
+    if config.deepspeed:
+        ready_for_deepspeed()
     world = join_world(config.processes)
     check_quantization(config)
     materials = gather(config, models, splits, inputs)

@@ -61,7 +61,7 @@ class WandbRun:
 
     def finish(self, *, failed: bool) -> None:
         """Close the run; one that was interrupted stays open for its continuation."""
-        self.run.finish(exit_code=int(failed), quiet=True)
+        self.run.finish(exit_code=int(failed))
 
     @staticmethod
     def _check_access() -> None:

@@ -7,7 +7,9 @@ A launcher that ignores them gives several processes that each train alone and w
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +82,26 @@ def join_world(processes: int | None) -> World:
     if announced == 1:
         return World()
     return _meet(announced)
+
+
+def ready_for_deepspeed() -> None:
+    """Check that DeepSpeed is there, and give a single process the variables of torchrun, else DeepSpeed asks MPI.
+
+    Raises:
+        EnvironmentUnfit: it is not installed.
+    """
+    if importlib.util.find_spec("deepspeed") is None:
+        raise EnvironmentUnfit(
+            "--deepspeed, and DeepSpeed is not installed",
+            next_step="pip install 'aios-alignment[deepspeed]', or go on without --deepspeed",
+        )
+    if "WORLD_SIZE" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    os.environ.update(alone | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
 
 
 def _planned() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from urllib.parse import unquote
 
@@ -36,7 +37,8 @@ async def upload(request: Request) -> Response:
     name = safe_name(unquote(request.headers.get("x-file-name", "export.jsonl")))
     UPLOADS.mkdir(parents=True, exist_ok=True)
     folder = inside(UPLOADS)
-    target = folder / f"{time.strftime('%m%d-%H%M%S')}-{name}"
+    # Two people may upload the same name in the same second.
+    target = folder / f"{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}-{name}"
     draft = target.with_name(f".{target.name}.part")
     size = 0
     try:

@@ -27,6 +27,7 @@ from k8s.steps import STEPS
 
 KINDS = {"rm": ("rm",), "dpo": ("dpo",), "pipeline": ("rm", "dpo", "evaluation"), "ingest": ("ingest",)}
 """What the quick actions start."""
+_WIDTH = 60
 COMPUTED = ("dataset_dir", "output_dir", "output", "json")
 """Follow from the run's name and data set, or make no sense here."""
 
@@ -89,8 +90,19 @@ def _setting(path: str, value: Any) -> str:
 
 
 def quoted(words: list[str]) -> str:
-    """Return a command as a person would type it in this machine's shell."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    """Return a command as a person would type it in this machine's shell, an option a line where it is long."""
+    if os.name == "nt":
+        return subprocess.list2cmdline(words)
+    line = shlex.join(words)
+    if len(line) <= _WIDTH:
+        return line
+    first = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    lines = [words[:first]]
+    for word in words[first:]:
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n  ".join(shlex.join(part) for part in lines)
 
 
 def compose(form: Form, name: str) -> run_values.Values:

@@ -17,20 +17,20 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
-from k8s.gui import settings
 from k8s.gui.access import Access
 from k8s.gui.downloads import download, upload
 from k8s.gui.guard import Guard
 from k8s.gui.login import Login
 from k8s.gui.pages import routes
 from k8s.gui.runs import BOOK
+from k8s.gui.settings import SETTINGS
 
 _STATIC = Path(__file__).with_name("static")
 
 
 def build(access: Access, *, read_only: bool) -> Guard:
     """Return the whole application. Once a process, since NiceGUI keeps its own in a module."""
-    settings.SETTINGS = settings.Settings(access=access, read_only=read_only)
+    SETTINGS.access, SETTINGS.read_only = access, read_only
     login = Login(access)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/panel", StaticFiles(directory=_STATIC))

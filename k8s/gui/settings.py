@@ -1,4 +1,4 @@
-"""What the whole server shares and never changes while it runs."""
+"""What the whole server shares and what never changes while it runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from jobs.contract.errors import NotAuthorised
 from k8s.gui.access import Access
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Settings:
-    """The server's rules."""
+    """The server's rules; set once, before the first request."""
 
     access: Access
     read_only: bool = False
 
 
-SETTINGS = Settings(access=Access(key=b""))
-"""Set once, before the first request."""
+SETTINGS = Settings(access=Access(key=b""), read_only=True)
 
 
 def require_write() -> None:

@@ -1,0 +1,66 @@
+"""A person's way through the panel, with real processes behind it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+from tests.gui.panel import REPOSITORY, Browser, running, until
+
+SAMPLE = REPOSITORY / "training_data/sample/argilla_export.jsonl"
+
+
+def _step_shown(browser: Browser) -> int:
+    found = re.search(r"step (\d+)/\d+", browser.text())
+    return int(found.group(1)) if found else 0
+
+
+def _run_name(browser: Browser) -> str:
+    until(lambda: "/runs/" in browser.driver.current_url, "the run's page")
+    return str(browser.driver.current_url).rsplit("/", 1)[1]
+
+
+def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
+    """Upload, ingest, start a reward model, watch it, close the tab, restart the server, stop it: in a browser."""
+    shutil.copytree(tiny_model, tmp_path / "models/tiny")
+    with running(tmp_path) as panel:
+        browser.open(panel.url, "No data yet")
+        browser.click("Ingest an Argilla export…")
+        browser.find("input[type=file]").send_keys(str(SAMPLE))
+        browser.sees("aios data argilla-export")
+        browser.shot("ingest")
+        browser.click("Start")
+        browser.sees("Dropped records", 60)
+        assert "1,349" in browser.text()
+        browser.shot("ingested")
+
+        browser.open(f"{panel.url}/start?kind=rm", "What will happen")
+        browser.fill("Base model", "models/tiny")
+        browser.fill("Max steps", "3000")
+        browser.fill("Batch size", "2")
+        browser.sees("--max-steps 3000")
+        browser.shot("start")
+        browser.click("Start")
+        name = _run_name(browser)
+        until(lambda: _step_shown(browser) > 2, "the first steps", 120)
+        browser.find("canvas")
+        browser.shot("running")
+
+        browser.open("about:blank")
+        time.sleep(1)
+        browser.open(f"{panel.url}/runs/{name}", "Curves")
+        before = until(lambda: _step_shown(browser), "steps after reopening")
+        until(lambda: _step_shown(browser) > before, "steps that go on")
+
+        panel.restart()  # the open page comes back by itself
+        before = _step_shown(browser)
+        until(lambda: _step_shown(browser) > before, "steps after the restart", 40)
+
+        browser.click("Stop")
+        browser.click("Stop the run")
+        browser.sees("stopped", 60)
+        browser.sees("Last checkpoint: step", 20)
+        browser.shot("stopped")
+        assert not browser.complaints()

@@ -82,7 +82,8 @@ def ours(kind: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]
     line = [
         "hrm-hf", f"{kind}-train", flag, model, "--dataset-dir", dataset, "--output-dir", "out", "--max-steps",
         options.steps, "--batch-size", options.batch_size, "--max-length", options.max_length, "--lr", 1e-5,
-        "--precision", options.precision, "--eval-steps", 10**6, "--save-steps", 10**6, "--lora-rank", options.lora_rank,
+        "--precision", options.precision, "--eval-steps", 10**6, "--save-steps", 10**6,
+        "--lora-rank", options.lora_rank,
     ]  # fmt: skip
     code = run([str(part) for part in line])
     if code:

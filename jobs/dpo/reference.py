@@ -28,6 +28,7 @@ def reference_logps(
     *,
     model_sha256: str,
     precision: str,
+    variant: str,
     pad_id: int,
     world: World,
     stop: StopFlag,
@@ -35,19 +36,24 @@ def reference_logps(
     """Return the summed log-probabilities of chosen and rejected answers, and for how many pairs they were computed.
 
     `load` gives the reference model and is called only when the cache has no answer. The key is a hash of the model,
-    the token ids (so of data, template and length) and the precision. The processes of a run share the work.
+    the token ids (so of data, template and length) and the arithmetic: `variant` is "half" for passes on a bf16 copy of
+    the weights, else how the weights are quantized. The processes of a run share the work.
 
     Raises:
         Interrupted: a stop was asked for; what is computed so far is kept for the next attempt.
     """
     sequences = [(p.prompt_ids, p.chosen_ids) for p in pairs] + [(p.prompt_ids, p.rejected_ids) for p in pairs]
-    path = CACHE / f"{sha256_json([_FORMAT, model_sha256, precision, sequences])}.json"
+    path = CACHE / f"{sha256_json([_FORMAT, model_sha256, precision, variant, sequences])}.json"
     sums = world.share(_read(path, len(sequences)))
     missing = [i for i, value in enumerate(sums) if value is None]
     if missing:
         if world.first:
             LOG.info("Reference log-probabilities of %d pairs", len(pairs))
-        mine = _compute(load(), sequences, missing[world.rank :: world.size], precision, pad_id, stop)
+        from jobs.training.fast import half
+
+        # The policy's arithmetic, to the rounding: else its first margins would be noise, not 0.
+        model, autocast = (half(load()), "fp32") if variant == "half" else (load(), precision)
+        mine = _compute(model, sequences, missing[world.rank :: world.size], autocast, pad_id, stop)
         for part in world.collect(mine):
             for index, value in part.items():
                 sums[index] = value
@@ -83,7 +89,7 @@ def _compute(
 
     sums: dict[int, float] = {}
     device = next(model.parameters()).device.type
-    dtype = torch_dtype(precision.split("-")[0])
+    dtype = torch_dtype(precision)
     model.eval()
     with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
         lengths = [len(p) + len(a) for p, a in (sequences[i] for i in wanted)]

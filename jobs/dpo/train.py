@@ -43,6 +43,7 @@ def run(config: DPOConfig) -> None:
         from jobs.models.load import load_causal
         from jobs.training import adapters
         from jobs.training.arguments import trainer_arguments
+        from jobs.training.fast import takes_half, unsupported
         from jobs.training.publication import publish
 
         # Data: every row is encoded once and accounted for.
@@ -64,13 +65,16 @@ def run(config: DPOConfig) -> None:
                 return model
             return load_causal(reference, tokenizer, **session.load_options()).to(device)
 
+        half = takes_half(config, session.precision, session.world.size) and not unsupported(model)
+
         def with_reference(name: str) -> Any:
             pairs = encoded[name].pairs
             chosen, rejected, computed = reference_logps(
                 load_reference,
                 pairs,
                 model_sha256=session.inputs["ref_model"],
-                precision=f"{session.precision}-{config.quantize}" if config.quantize != "none" else session.precision,
+                precision=session.precision,
+                variant="half" if half else config.quantize,
                 pad_id=tokenizer.pad_token_id,
                 world=session.world,
                 stop=session.stop,
@@ -97,7 +101,8 @@ def run(config: DPOConfig) -> None:
             processing_class=tokenizer,
             callbacks=session.callbacks(),
             peft_config=adapters.lora(config, "dpo"),
-            fast=config.fast,
         )
+        if config.fast:
+            trainer.make_fast(half=half)
         session.learn(trainer)
         publish(session, trainer)

@@ -9,25 +9,15 @@ from typing import Any
 from trl import DPOTrainer
 from trl.trainer import dpo_trainer
 
-from jobs.contract.log import LOG
-from jobs.training import fast as fast_path
 from jobs.training.trainer import GuardedTrainer
 
 
 class PolicyTrainer(GuardedTrainer, DPOTrainer):  # type: ignore[misc]  # trl is untyped
     """Learns as DPOTrainer does; preparation and the reference pass are ours, see `jobs.training.encode`."""
 
-    def __init__(self, *args: Any, fast: bool, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         with _without_hashing():
             super().__init__(*args, **kwargs)
-        # Where TRL has Triton it skips unscored positions itself; under DeepSpeed the weights may be elsewhere.
-        if fast and self.accelerator.device.type == "cpu" and not self.is_deepspeed_enabled:
-            model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            reason = fast_path.unsupported(model)
-            if reason:
-                LOG.warning("TRL's own head is used for %s: %s", type(model).__name__, reason)
-            else:
-                fast_path.use_fast_head(model)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset

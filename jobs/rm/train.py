@@ -41,6 +41,7 @@ def run(config: RMConfig) -> None:
         from jobs.rm.trainer import RMTrainer
         from jobs.training import adapters
         from jobs.training.arguments import trainer_arguments
+        from jobs.training.fast import takes_half
         from jobs.training.publication import publish
 
         # Data: every row is encoded once and accounted for.
@@ -74,5 +75,7 @@ def run(config: RMConfig) -> None:
             callbacks=session.callbacks(),
             peft_config=adapters.lora(config, "rm"),
         )
+        if config.fast:
+            trainer.make_fast(half=takes_half(config, session.precision, session.world.size))
         session.learn(trainer)
         publish(session, trainer)

@@ -1,25 +1,36 @@
-"""The language-model head on CPU and GPU without arithmetic that nobody uses: same log-probabilities as TRL's own.
+"""Less arithmetic for the same losses on CPUs: --fast, which is the default; --no-fast runs TRL's own path.
 
-TRL 1.16 projects every position of the batch onto the vocabulary where there is no Triton (on CPUs), prompt and
-padding included, and again in the backward pass. Here the head sees the positions that predict an answer token, once:
-the forward pass keeps the probabilities in the compute precision, the backward pass needs no second projection.
+Where TRL 1.16 spends a step on a CPU, and what is done about it:
 
-Shapes: N scored positions, V vocabulary, H width.
+- It projects every position onto the vocabulary, prompt and padding included, and again in the backward pass (where
+  there is Triton it does not). `ScoredTokens` projects the positions that predict an answer token, once.
+- It pads all sequences of a batch to the longest. `groups_by_length` runs the short ones apart.
+- Under autocast, weights are cast at every pass and the residual stream stays in fp32. `HalfCopy` keeps a bf16 copy of
+  the weights for the passes; gradients, clipping, optimizer, checkpoints and the published model stay in fp32.
+
+Shapes: N scored positions, V vocabulary, H width, B sequences, L tokens.
 """
 
 from __future__ import annotations
 
+import copy
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jobs.config.training import TrainingConfig
 
 CHUNK_POSITIONS = 256
 """Rows of the logit matrix at a time: 256 x 49,152 fp32 is 50 MB; all positions of a batch would be gigabytes."""
 
 KEPT_BYTES = 1 << 29
 """Probabilities kept for the backward pass; more are computed again there."""
+
+GROUP_COST_TOKENS = 48
+"""What starting another group costs, in tokens of padding it must save: small products use a CPU less well."""
 
 
 class ScoredTokens(torch.autograd.Function):
@@ -45,7 +56,8 @@ class ScoredTokens(torch.autograd.Function):
             logps[rows], top1[rows] = chosen, chosen >= logp.amax(1)
             mean_logit[rows] = logits.mean(1)
             probabilities = logp.exp()
-            entropy[rows] = -(probabilities * logp.nan_to_num_(neginf=0.0)).sum(1)
+            # entropy = -sum p log p; a probability of 0 adds nothing.
+            entropy[rows] = -torch.linalg.vecdot(probabilities, logp.clamp_(min=-1e4))
             if keep:
                 kept.append(probabilities.to(compute))
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, *kept)
@@ -90,17 +102,56 @@ def _chunks(count: int) -> list[slice]:
     return [slice(start, min(start + CHUNK_POSITIONS, count)) for start in range(0, count, CHUNK_POSITIONS)]
 
 
+def groups_by_length(lengths: list[int]) -> list[list[int]]:
+    """Cut a batch into groups of similar length; returns the indices of each, longest first.
+
+    Padding and groups cost: the cut with the least tokens in all, by dynamic programming over the sorted lengths.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    # best[i]: (cost, start of the last group) of the first i sequences
+    best: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(order) + 1):
+        best.append(
+            min(
+                (best[start][0] + lengths[order[start]] * (end - start) + GROUP_COST_TOKENS, start)
+                for start in range(end)
+            )
+        )
+    groups, end = [], len(order)
+    while end:
+        start = best[end][1]
+        groups.append(order[start:end])
+        end = start
+    return groups[::-1]
+
+
+def hidden_states(model: Any, input_ids_BL: Tensor, attention_BL: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Run a model's body over a right-padded batch; returns (indices of the sequences, their hidden states)."""
+    parts = []
+    lengths = attention_BL.sum(1).tolist()
+    for group in groups_by_length(lengths):
+        width = lengths[group[0]]
+        rows = torch.tensor(group, device=input_ids_BL.device)
+        ids, attention = input_ids_BL[rows, :width], attention_BL[rows, :width]
+        output = model.base_model(input_ids=ids, attention_mask=attention, use_cache=False)
+        parts.append((rows, output.last_hidden_state))
+    return parts
+
+
 _PLAIN = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
 def unsupported(model: Any) -> str:
-    """Return why the fast head cannot stand in for a model's own; empty when it can."""
+    """Return why the fast path cannot stand in for a model's own; empty when it can."""
     config = model.config.get_text_config()
     changed = [name for name in _PLAIN if getattr(config, name, None) not in (None, 1, 1.0)]
     if changed:
         return f"its logits are transformed ({', '.join(changed)})"
     if getattr(config, "output_router_logits", None) is not None:
         return "it is a mixture of experts"
+    score = getattr(model, "score", None)
+    if score is not None:
+        return "its score has a bias" if getattr(score, "bias", None) is not None else ""
     head = model.get_output_embeddings()
     return "" if isinstance(head, torch.nn.Linear) else f"its head is a {type(head).__name__}"
 
@@ -114,25 +165,100 @@ def use_fast_head(model: Any) -> None:
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
         if not fused_lm_head:
             return trl_forward(*args, **({} if labels is None else {"labels": labels}), **kwargs)
-        kwargs["use_cache"] = False
-        hidden_BLH = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
-        labels = labels[:, 1:]
-        scored = labels != -100
-        head = self.get_output_embeddings()
+        targets_BL = labels[:, 1:]
+        scored_BL = targets_BL != -100
+        hidden, where = [], []
+        for rows, states in hidden_states(self, kwargs["input_ids"], kwargs["attention_mask"]):
+            scored = scored_BL[rows, : states.shape[1] - 1]
+            hidden.append(states[:, :-1][scored])
+            where.append(rows[scored.nonzero()[:, 0]] * scored_BL.shape[1] + scored.nonzero()[:, 1])
+        head, place_N = self.get_output_embeddings(), torch.cat(where)
         per_token = ScoredTokens.apply(  # type: ignore[no-untyped-call]
-            hidden_BLH[scored], head.weight, head.bias, labels[scored]
+            torch.cat(hidden), head.weight, head.bias, targets_BL.reshape(-1)[place_N]
         )
-        spread = [values.new_zeros(scored.shape).masked_scatter(scored, values) for values in per_token]
-        logps, entropy, mean_logit, top1 = spread
+        logps, entropy, mean_logit, top1 = (
+            values.new_zeros(scored_BL.numel()).index_put((place_N,), values).view(scored_BL.shape)
+            for values in per_token
+        )
         return FusedCausalLMOutput(
-            loss=-logps.sum() / scored.sum().clamp(min=1),
+            loss=-logps.sum() / scored_BL.sum().clamp(min=1),
             log_probs=logps,
             entropy=entropy,
             mean_logits=mean_logit,
             is_top1=top1,
-            label_mask=scored,
+            label_mask=scored_BL,
         )
 
     # `generate` and Trainer read the signature of the wrapped function, which keeps TRL's.
     forward.__wrapped__ = trl_forward  # type: ignore[attr-defined]
     model.forward = types.MethodType(forward, model)
+
+
+def use_fast_score(model: Any) -> None:
+    """Let a sequence classifier apply its head to the last token of each sequence, in fp32, group by group."""
+    from transformers.modeling_outputs import SequenceClassifierOutputWithPast
+
+    def forward(self: Any, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> Any:
+        last, order = [], []
+        for rows, states in hidden_states(self, input_ids, attention_mask):
+            ends = attention_mask[rows].sum(1) - 1
+            last.append(states[torch.arange(len(rows), device=rows.device), ends])
+            order.append(rows)
+        with torch.autocast(input_ids.device.type, enabled=False):
+            weight = self.score.weight.float()
+            scores = torch.cat(last).float() @ weight.t()
+        return SequenceClassifierOutputWithPast(logits=scores[torch.cat(order).argsort()])
+
+    model.forward = types.MethodType(forward, model)
+
+
+class HalfCopy:
+    """A bf16 copy of a model that does the passes, while the model itself keeps fp32 weights for the optimizer."""
+
+    def __init__(self, model: Any) -> None:
+        self.full = model
+        self.model = half(model)
+        self.pairs = [
+            (mine, copied)
+            for mine, copied in zip(model.parameters(), self.model.parameters(), strict=True)
+            if mine.requires_grad
+        ]
+        self._seen = (-1, -1)
+
+    def refresh(self, step: int) -> Any:
+        """Return the copy, its weights as they are at this optimizer step; casts only after they have changed."""
+        self.model.train(self.full.training)
+        # Loading weights raises their version counters; a fused optimizer does not, so the step counts too.
+        changes = (step, sum(mine._version for mine, _ in self.pairs))
+        if changes != self._seen:
+            with torch.no_grad():
+                torch._foreach_copy_([copied for _, copied in self.pairs], [mine for mine, _ in self.pairs])
+            self._seen = changes
+        return self.model
+
+    def hand_over_gradients(self) -> None:
+        """Add the copy's gradients to those of the model, where batches are summed up in fp32."""
+        for mine, copied in self.pairs:
+            if copied.grad is None:
+                continue
+            if mine.grad is None:
+                mine.grad = copied.grad.float()
+            else:
+                mine.grad += copied.grad
+            copied.grad = None
+
+
+def half(model: Any) -> Any:
+    """Return a copy whose weights are bf16; buffers stay, since rotary frequencies lose their meaning in bf16."""
+    # Given to deepcopy as if copied already, so that no second set of fp32 weights exists even for a moment.
+    made = {
+        id(p): torch.nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, made)
+
+
+def takes_half(config: TrainingConfig, precision: str, processes: int) -> bool:
+    """Tell whether the passes run on a bf16 copy of the weights: on one CPU process; others keep autocast."""
+    on_cpu = not torch.cuda.is_available() and not config.deepspeed
+    return config.fast and precision == "bf16" and on_cpu and processes == 1

@@ -33,6 +33,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## From the sample export to a verdict on this machine, in about ten minutes
 	$(BIN)/aios hrm-hf fetch-model
 	$(BIN)/aios jobs submit --profile local --values config/demo.yaml --name demo --follow
+	$(BIN)/aios jobs logs demo --step evaluation
+	$(BIN)/aios jobs status demo
 
 ##@ Kubernetes
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def reference_logps(
     load: Callable[[], Any],
     pairs: list[EncodedPair],
     *,
+    reached: Collection[int] | None = None,
     model_sha256: str,
     precision: str,
     variant: str,
@@ -39,16 +41,19 @@ def reference_logps(
     the token ids (so of data, template and length) and the arithmetic: `variant` is "half" for passes on a bf16 copy of
     the weights, else how the weights are quantized. The processes of a run share the work.
 
+    `reached` are the pairs that will be trained on; the others are left NaN, so that using one cannot go unnoticed.
+
     Raises:
         Interrupted: a stop was asked for; what is computed so far is kept for the next attempt.
     """
     sequences = [(p.prompt_ids, p.chosen_ids) for p in pairs] + [(p.prompt_ids, p.rejected_ids) for p in pairs]
     path = CACHE / f"{sha256_json([_FORMAT, model_sha256, precision, variant, sequences])}.json"
     sums = world.share(_read(path, len(sequences)))
-    missing = [i for i, value in enumerate(sums) if value is None]
+    needed = range(len(pairs)) if reached is None else reached
+    missing = [i for i, value in enumerate(sums) if value is None and i % len(pairs) in needed]
     if missing:
         if world.first:
-            LOG.info("Reference log-probabilities of %d pairs", len(pairs))
+            LOG.info("Reference log-probabilities of %d pairs", len({i % len(pairs) for i in missing}))
         from jobs.training.fast import half
 
         # The policy's arithmetic, to the rounding: else its first margins would be noise, not 0.
@@ -63,7 +68,21 @@ def reference_logps(
         if any(world.collect(bool(stop))):
             stop.raised = True
             stop.check()
-    return sums[: len(pairs)], sums[len(pairs) :], len({i % len(pairs) for i in missing})
+    known = [math.nan if value is None else value for value in sums]
+    return known[: len(pairs)], known[len(pairs) :], len({i % len(pairs) for i in missing})
+
+
+def reached_pairs(count: int, *, wanted: int | None, seed: int) -> set[int] | None:
+    """Return the pairs that `wanted` draws come to in the first pass over the data; None when it is all of them.
+
+    The order is that of accelerate's SeedableRandomSampler, which the trainers use: a permutation seeded anew in each
+    pass. A hundred steps on a large set would otherwise wait for the reference model to read all of it.
+    """
+    import torch
+
+    if wanted is None or wanted >= count:
+        return None
+    return set(torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()[:wanted])
 
 
 def _read(path: Path, count: int) -> list[float | None]:

@@ -38,7 +38,7 @@ def run(config: DPOConfig) -> None:
         from transformers import set_seed
         from trl import DPOConfig as TRLConfig
 
-        from jobs.dpo.reference import reference_logps
+        from jobs.dpo.reference import reached_pairs, reference_logps
         from jobs.dpo.trainer import PolicyTrainer
         from jobs.models.load import load_causal
         from jobs.training import adapters
@@ -67,11 +67,14 @@ def run(config: DPOConfig) -> None:
 
         half = takes_half(config, session.precision, session.world.size) and not unsupported(model)
 
+        draws = config.max_steps and config.max_steps * session.pairs_per_step()
+
         def with_reference(name: str) -> Any:
             pairs = encoded[name].pairs
             chosen, rejected, computed = reference_logps(
                 load_reference,
                 pairs,
+                reached=reached_pairs(len(pairs), wanted=draws, seed=config.seed) if name == "train" else None,
                 model_sha256=session.inputs["ref_model"],
                 precision=session.precision,
                 variant="half" if half else config.quantize,

@@ -6,7 +6,6 @@ and its DPO trainer cuts answers, end-of-text token included.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -170,21 +169,6 @@ class EncodedSplit:
         return {"rows_read": self.read, "rows_used": len(self.pairs), "rows_truncated": self.truncated} | {
             f"dropped_{reason}": count for reason, count in self.dropped.items()
         }
-
-
-def sample_pairs(split: EncodedSplit, wanted: int, seed: int) -> EncodedSplit:
-    """Keep a random sample of so many pairs, in order of the file; the others are accounted for as not reached."""
-    if wanted >= len(split.pairs):
-        return split
-    chosen = sorted(random.Random(seed).sample(range(len(split.pairs)), wanted))  # noqa: S311 - no secret
-    pairs = [split.pairs[i] for i in chosen]
-    return EncodedSplit(
-        pairs=pairs,
-        kept=[split.kept[i] for i in chosen],
-        read=split.read,
-        truncated=sum(pair.truncated for pair in pairs),
-        dropped=split.dropped | {"not_reached": len(split.pairs) - wanted},
-    )
 
 
 def encode_split(encoder: PairEncoder, rows: Iterable[dict[str, Any]]) -> EncodedSplit:

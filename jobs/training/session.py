@@ -30,7 +30,7 @@ from jobs.contract.metrics import MetricsWriter, read_metrics
 from jobs.contract.publish import already_published, attempt_id, recover, retire
 from jobs.training.adapters import check_quantization, load_options
 from jobs.training.checkpoints import choose, step_of
-from jobs.training.encode import EncodedSplit, PairEncoder, encode_split, sample_pairs
+from jobs.training.encode import EncodedSplit, PairEncoder, encode_split
 from jobs.training.faults import told_plainly
 from jobs.training.hardware import describe_device, peak_memory_mb, resolve_precision, set_threads
 from jobs.training.interrupt import StopFlag
@@ -105,11 +105,6 @@ class TrainingSession:
             BadConfig: no pair is left to train or to evaluate on.
         """
         self.encoded = {name: encode_split(self.encoder, split.rows) for name, split in self.materials.splits.items()}
-        if self.step == "dpo" and self.config.max_steps is not None:
-            # The reference model reads every training row once: not those that so few steps never come to.
-            batch: int = self.config.batch_size  # type: ignore[attr-defined]  # each step's own default
-            wanted = self.config.max_steps * batch * self.config.gradient_accumulation * self.world.size
-            self.encoded["train"] = sample_pairs(self.encoded["train"], wanted, self.config.seed)
         for name, split in self.encoded.items():
             self.once("data", split=name, **split.accounting())
             dropped = ", ".join(f"{count} {reason}" for reason, count in split.dropped.items()) or "none dropped"
@@ -134,6 +129,11 @@ class TrainingSession:
         """Record what belongs to the start of a run; a resumed one has it already."""
         if self.resume_step is None:
             self.recorder.record(kind, 0, **values)
+
+    def pairs_per_step(self) -> int:
+        """Return how many pairs all processes together learn from in one optimizer step."""
+        batch: int = self.config.batch_size  # type: ignore[attr-defined]  # each step's own default
+        return batch * self.config.gradient_accumulation * self.world.size
 
     def device(self) -> str:
         """Return the device of this process: its GPU, else the CPU."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.contract.errors import BadConfig
 from jobs.models.load import load_tokenizer
-from jobs.training.encode import PairEncoder, encode_split, sample_pairs
+from jobs.training.encode import PairEncoder, encode_split
 from tests import tiny
 from tests.training.study import Study
 
@@ -86,13 +86,3 @@ def test_rows_read_are_rows_used_plus_rows_dropped(tokenizer: Any) -> None:
     split = encode_split(encoder(tokenizer), rows)
     assert split.accounting() == {"rows_read": 6, "rows_used": 5, "rows_truncated": 0, "dropped_identical_tokens": 1}
     assert split.kept == [0, 1, 2, 3, 4]
-
-
-def test_pairs_that_so_few_steps_never_reach_are_accounted_for(tokenizer: Any) -> None:
-    """A sample keeps the order of the file, is the same for the same seed, and loses no row from the account."""
-    split = encode_split(encoder(tokenizer), tiny.make_rows(20))
-    first = sample_pairs(split, 8, seed=1)
-    assert first == sample_pairs(split, 8, seed=1) != sample_pairs(split, 8, seed=2)
-    assert first.kept == sorted(first.kept)
-    assert first.accounting() == {"rows_read": 20, "rows_used": 8, "rows_truncated": 0, "dropped_not_reached": 12}
-    assert sample_pairs(split, 20, seed=1) is split

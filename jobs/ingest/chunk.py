@@ -19,6 +19,7 @@ from typing import IO, Any
 import orjson
 
 from jobs.contract.errors import BadData
+from jobs.contract.log import LOG
 from jobs.ingest import fast
 from jobs.ingest.lengths import Measure
 from jobs.ingest.pairs import Pair, PairMaker
@@ -118,6 +119,10 @@ class Chunker:
                 self._count(result, drop.reason, row, maker, sink)
             except (UnicodeEncodeError, orjson.JSONEncodeError):
                 self._count(result, "invalid_unicode", row, maker, sink)
+            except (TypeError, ValueError, AttributeError, LookupError) as exc:
+                # Files edited by hand hold anything anywhere: one odd record must not cost the other millions.
+                LOG.debug("a record of an unexpected form", exc_info=exc)
+                self._count(result, "wrong_type", row, maker, sink)
             else:
                 for bucket, entry, line in made:
                     sink.entries[bucket].append(entry)

@@ -151,7 +151,9 @@ class RestView(NestedView):
         found = row.get("suggestions") or []
         if isinstance(found, dict):
             return super().suggestion(row, question)
-        for item in found:
+        for item in found if isinstance(found, list) else ():
+            if not isinstance(item, dict):
+                continue
             name = item.get("question_name") or self.question_ids.get(str(item.get("question_id")))
             if name == question:
                 return item.get("value"), item.get("score")
@@ -197,7 +199,13 @@ class V1View(View):
 
     def metadata(self, row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
         metadata = row.get("metadata")
-        return _json_object(metadata) if isinstance(metadata, str) else dict(metadata or {})
+        return (
+            _json_object(metadata)
+            if isinstance(metadata, str)
+            else dict(metadata)
+            if isinstance(metadata, dict)
+            else {}
+        )
 
 
 def _object(value: Any) -> Mapping[str, Any]:

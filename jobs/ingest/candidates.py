@@ -174,15 +174,15 @@ def _candidates(
         found += [
             Question(kind="choice", names=(name,))
             for name, seen in ratings.items()
-            if name not in (paired or ()) and _mostly_choices(seen)
+            if name not in (paired or ()) and _mostly_choices(seen, 0.6 if name in config.question else 0.95)
         ]
     return found
 
 
-def _mostly_choices(seen: list[Any]) -> bool:
-    """Tell whether ratings are 0, 1 or 2, for a tie, the first and the second response; a stray value may occur."""
+def _mostly_choices(seen: list[Any], share: float) -> bool:
+    """Tell whether ratings are 0, 1 or 2, for a tie, the first and the second response; stray values may occur."""
     numbers = [v for v in seen if isinstance(v, int | float) and not isinstance(v, bool)]
-    return sum(v in (0, 1, 2) for v in numbers) >= 0.95 * len(numbers)
+    return sum(v in (0, 1, 2) for v in numbers) >= share * len(numbers)
 
 
 def _kind(

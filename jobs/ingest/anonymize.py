@@ -1,8 +1,8 @@
 """Personal data becomes pseudonyms before anything is written: Presidio finds it, a number names it.
 
 The same value gets the same pseudonym in prompt, chosen and rejected of a record, and another one in another record,
-so that rows cannot be joined on a person. Patterns (emails, phones, cards, IBANs, IP addresses) need no model; names and
-places need the spaCy model of the language. No pattern or model finds everything: docs/ingestion.md.
+so that rows cannot be joined on a person. Patterns (emails, phones, cards, IBANs, IP addresses) need no model; names
+and places need the spaCy model of the language. No pattern or model finds everything: docs/ingestion.md.
 """
 
 from __future__ import annotations

@@ -100,6 +100,16 @@ def _question_names(variant: str, rows: Sequence[Row], settings: Settings) -> li
             names |= {k.removesuffix("-suggestion-metadata"): None for k in row if k.endswith("-suggestion-metadata")}
             names |= {k: None for k, v in row.items() if _is_answer_column(v)}
             continue
+        if variant == "label-studio":
+            results = [
+                result
+                for kind in ("annotations", "drafts", "predictions")
+                for annotation in _listed(row.get(kind))
+                for result in _listed(annotation.get("result") if isinstance(annotation, dict) else None)
+            ]
+            spoken = [result.get("from_name") for result in results if isinstance(result, dict)]
+            names |= dict.fromkeys(name for name in spoken if isinstance(name, str))
+            continue
         responses, suggestions = row.get("responses"), row.get("suggestions")
         answered = [{"values": responses}] if isinstance(responses, dict) else _listed(responses)
         for item in answered:

@@ -215,7 +215,9 @@ class LabelStudioView(View):
         return _object(row.get("data"))
 
     def answers(self, row: Mapping[str, Any], question: str) -> Answers:
-        users, statuses, values = [], [], []
+        users: list[Any] = []
+        statuses: list[Any] = []
+        values: list[Any] = []
         for kind in ("annotations", "drafts"):
             for annotation in row.get(kind) or ():
                 for result in _object(annotation).get("result") or ():

@@ -73,6 +73,8 @@ def aios() -> None:
             "jobs.ingest.command:command",
             "Turn an Argilla export into train/eval/test splits",
         ),
+        "argilla-pull": ("jobs.ingest.pull:command", "Fetch a dataset from an Argilla server, nothing lost"),
+        "argilla-push": ("jobs.ingest.push:command", "Send pairs to an Argilla server for people to judge"),
         "report": ("jobs.ingest.report_command:command", "Show the report of a data folder again, with plots"),
     },
 )

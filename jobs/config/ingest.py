@@ -49,7 +49,9 @@ class IngestConfig:
     shuffle_seed: int = 42
     """Seed of the order of pairs and of the split they fall into; the same seed gives the same bytes."""
 
-    variant: Literal["auto", "v2-flat", "v2-nested", "v2-rest", "v1-records", "v1", "v1-old", "pairs"] = "auto"
+    variant: Literal[
+        "auto", "v2-flat", "v2-nested", "v2-rest", "v1-records", "v1", "v1-old", "label-studio", "pairs"
+    ] = "auto"
     """Kind of export; auto finds out from the content and says what it found."""
 
     question: tuple[str, ...] = option((), metavar="NAME")

@@ -100,16 +100,29 @@ def _question_names(variant: str, rows: Sequence[Row], settings: Settings) -> li
             names |= {k.removesuffix("-suggestion-metadata"): None for k in row if k.endswith("-suggestion-metadata")}
             names |= {k: None for k, v in row.items() if _is_answer_column(v)}
             continue
-        responses = row.get("responses") or []
-        for item in [{"values": responses}] if isinstance(responses, dict) else responses:
+        if variant == "label-studio":
+            results = [
+                result
+                for kind in ("annotations", "drafts", "predictions")
+                for annotation in _listed(row.get(kind))
+                for result in _listed(annotation.get("result") if isinstance(annotation, dict) else None)
+            ]
+            spoken = [result.get("from_name") for result in results if isinstance(result, dict)]
+            names |= dict.fromkeys(name for name in spoken if isinstance(name, str))
+            continue
+        responses, suggestions = row.get("responses"), row.get("suggestions")
+        answered = [{"values": responses}] if isinstance(responses, dict) else _listed(responses)
+        for item in answered:
             values = item.get("values") if isinstance(item, dict) else None
             names |= dict.fromkeys(values if isinstance(values, dict) else ())
-        suggestions = row.get("suggestions") or []
-        if isinstance(suggestions, dict):
-            names |= dict.fromkeys(suggestions)
-        else:
-            names |= {s["question_name"]: None for s in suggestions if isinstance(s, dict) and s.get("question_name")}
+        names |= dict.fromkeys(suggestions if isinstance(suggestions, dict) else ())
+        spoken = [s.get("question_name") for s in _listed(suggestions) if isinstance(s, dict)]
+        names |= dict.fromkeys(name for name in spoken if isinstance(name, str))
     return list(names)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _is_answer_column(value: Any) -> bool:
@@ -129,12 +142,21 @@ def _answered(view: View, rows: Sequence[Row], name: str) -> list[Any]:
 
 
 def _suggested(view: View, rows: Sequence[Row], name: str) -> list[Any]:
-    return [value for row in rows if (value := view.suggestion(row, name)[0]) is not None]
+    values: list[Any] = []
+    for row in rows:
+        try:
+            value = view.suggestion(row, name)[0]
+        except DropError:
+            continue
+        values += [value] if value is not None else []
+    return values
 
 
 def _decoded(name: str, values: list[Any], codes: Mapping[str, list[Any]], config: IngestConfig) -> list[Any]:
     labels = codes.get(f"{name}.suggestion")
-    return values if labels is None else [v for v in (labels[value] for value in values) if v is not None]
+    if labels is None:
+        return values
+    return [labels[v] for v in values if isinstance(v, int) and 0 <= v < len(labels) and labels[v] is not None]
 
 
 def _with_codes(question: Question, codes: Mapping[str, list[Any]]) -> Question:
@@ -162,9 +184,15 @@ def _candidates(
         found += [
             Question(kind="choice", names=(name,))
             for name, seen in ratings.items()
-            if name not in (paired or ()) and set(seen) <= {0, 1, 2}
+            if name not in (paired or ()) and _mostly_choices(seen, 0.6 if name in config.question else 0.95)
         ]
     return found
+
+
+def _mostly_choices(seen: list[Any], share: float) -> bool:
+    """Tell whether ratings are 0, 1 or 2, for a tie, the first and the second response; stray values may occur."""
+    numbers = [v for v in seen if isinstance(v, int | float) and not isinstance(v, bool)]
+    return sum(v in (0, 1, 2) for v in numbers) >= share * len(numbers)
 
 
 def _kind(
@@ -175,7 +203,7 @@ def _kind(
         return None
     if any(isinstance(v, dict) or (isinstance(v, list) and v and isinstance(v[0], dict)) for v in seen):
         return "ranking" if _ranks(seen, responses) else None
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in seen):
+    if sum(isinstance(v, int | float) and not isinstance(v, bool) for v in seen) > len(seen) / 2:
         return "rating"
     if config.ranking_order == "best-first" and _lost_ranking(seen, responses):
         return "ranking"

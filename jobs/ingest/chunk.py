@@ -19,6 +19,7 @@ from typing import IO, Any
 import orjson
 
 from jobs.contract.errors import BadData
+from jobs.contract.log import LOG
 from jobs.ingest import fast
 from jobs.ingest.lengths import Measure
 from jobs.ingest.pairs import Pair, PairMaker
@@ -99,9 +100,9 @@ class Chunker:
         self._verdict_texts: dict[Any, bytes] = {}
         self.anonymizer: Any = None
         if rules.anonymize:
-            from jobs.ingest.anonymize import Anonymizer  # type: ignore[import-untyped,unused-ignore]
+            from jobs.ingest.anonymize import Anonymizer
 
-            self.anonymizer = Anonymizer(rules.anonymize, self.key)
+            self.anonymizer = Anonymizer(rules.anonymize)
         self.fast = fast.LineReader(self) if fast.applies(self) else None
 
     def run(self, unit: Unit) -> UnitResult:
@@ -111,19 +112,7 @@ class Chunker:
         sink = Sink(self.rules.buckets)
 
         def take(number: int, row: Any) -> None:
-            result.records += 1
-            try:
-                made = [self._finished(pair, number, row, maker, result) for pair in maker.pairs(row)]
-            except DropError as drop:
-                self._count(result, drop.reason, row, maker, sink)
-            except (UnicodeEncodeError, orjson.JSONEncodeError):
-                self._count(result, "invalid_unicode", row, maker, sink)
-            else:
-                for bucket, entry, line in made:
-                    sink.entries[bucket].append(entry)
-                    sink.lines[bucket].append(line)
-                result.pairs += len(made)
-                result.with_pairs += 1
+            self._take(number, row, maker, result, sink)
 
         if unit.shape == "parquet":
             from jobs.ingest.parquet import iter_rows
@@ -146,6 +135,26 @@ class Chunker:
         result.tallies, result.statuses = maker.tallies, maker.statuses()
         self._spill(result, sink)
         return result
+
+    def _take(self, number: int, row: Any, maker: PairMaker, result: UnitResult, sink: Sink) -> None:
+        """Turn one record into lines, or count why not."""
+        result.records += 1
+        try:
+            made = [self._finished(pair, number, row, maker, result) for pair in maker.pairs(row)]
+        except DropError as drop:
+            self._count(result, drop.reason, row, maker, sink)
+        except (UnicodeEncodeError, orjson.JSONEncodeError):
+            self._count(result, "invalid_unicode", row, maker, sink)
+        except (TypeError, ValueError, AttributeError, LookupError) as exc:
+            # Files edited by hand hold anything anywhere: one odd record must not cost the other millions.
+            LOG.debug("a record of an unexpected form: %s", type(exc).__name__)
+            self._count(result, "wrong_type", row, maker, sink)
+        else:
+            for bucket, entry, line in made:
+                sink.entries[bucket].append(entry)
+                sink.lines[bucket].append(line)
+            result.pairs += len(made)
+            result.with_pairs += 1
 
     def _parse(self, unit: Unit, offset: int, number: int, line: bytes, result: UnitResult) -> Any:
         """Return the value of a line; `_NOTHING` for a blank one and for a bad one that is skipped and counted."""
@@ -181,7 +190,7 @@ class Chunker:
         if self.anonymizer is not None:
             pair = self.anonymizer.pair(pair, result.pii)
         row_line = orjson.dumps({"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}) + b"\n"
-        meta_line = self._meta_line(pair, row, maker)
+        meta_line = self._meta_line(pair, row, maker, result)
         result.sources[pair.source] += 1
         prompt, chosen, rejected = canonical(pair.prompt), canonical(pair.chosen), canonical(pair.rejected)
         swapped = chosen > rejected
@@ -202,10 +211,12 @@ class Chunker:
         )
         return int.from_bytes(prompt_hash[:2], "big") >> self.shift, entry, row_line + meta_line
 
-    def _meta_line(self, pair: Pair, row: Mapping[str, Any], maker: PairMaker) -> bytes:
+    def _meta_line(self, pair: Pair, row: Mapping[str, Any], maker: PairMaker, result: UnitResult) -> bytes:
         verdict = self.verdict_text(pair)
         own_id, server_id = maker.view.ids(row)
         metadata = maker.view.metadata(row, maker.plan.used)
+        if self.anonymizer is not None:
+            metadata = self.anonymizer.value(metadata, result.pii)
         return b'{"id":%b,"server_id":%b,%b,"metadata":%b}\n' % (
             _dump(own_id),
             _dump(server_id),

@@ -23,6 +23,7 @@ _RESPONSE_STEMS = (
     "response", "generation", "generations", "completion", "answer", "output", "candidate", "reply", "option", "text",
 )  # fmt: skip
 _NUMBERED = re.compile(r"^(.*?)_?(a|b|c|d|e|f|g|h|first|second|one|two|left|right|\d+)$")
+_FIELDS_AT = {"v2-nested": "fields", "v2-rest": "fields", "v1-records": "fields", "label-studio": "data"}
 _ANSWER_KEYS = {"user_id", "value", "status"}
 
 
@@ -85,6 +86,8 @@ def _variant(rows: Sequence[Row]) -> str:
         if not lists:
             return "v2-nested"
         return "v1-records" if not keys & {"inserted_at", "updated_at", "dataset_id"} else "v2-rest"
+    if any(isinstance(row.get("data"), dict) and isinstance(row.get("annotations"), list) for row in rows):
+        return "label-studio"
     if any(split_flat_name(key) for key in keys):
         return "v2-flat"
     for name, value in ((k, v) for row in rows for k, v in row.items()):
@@ -107,7 +110,7 @@ def _columns(variant: str, rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the values seen in each field (2.x nested, REST) or column (flat, 1.x), nulls left out."""
     columns: dict[str, list[Any]] = {}
     for row in rows:
-        fields = row.get("fields") if variant in ("v2-nested", "v2-rest", "v1-records") else row
+        fields = row.get(_FIELDS_AT[variant]) if variant in _FIELDS_AT else row
         for name, value in fields.items() if isinstance(fields, dict) else ():
             seen = columns.setdefault(name, [])
             if value is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.ingest.questions import Question
 from jobs.ingest.verdict import Policy
-from jobs.ingest.views import FlatView, NestedView, RestView, V1View, View
+from jobs.ingest.views import FlatView, LabelStudioView, NestedView, RestView, V1View, View
 
 VIEWS: dict[str, type[View]] = {
     "v2-flat": FlatView,
@@ -16,6 +16,7 @@ VIEWS: dict[str, type[View]] = {
     "v1-records": RestView,
     "v1": V1View,
     "v1-old": V1View,
+    "label-studio": LabelStudioView,
     "pairs": View,
 }
 VARIANT_NAMES = {
@@ -25,6 +26,7 @@ VARIANT_NAMES = {
     "v1-records": "Argilla 1.x records (record.json())",
     "v1": 'Argilla 1.x dataset (format_as("datasets"), push_to_huggingface)',
     "v1-old": "Argilla 1.13 or older dataset (answers as a struct of lists)",
+    "label-studio": "Label Studio JSON export of a pairwise or choices project",
     "pairs": "ready pairs (chosen and rejected columns)",
 }
 

@@ -104,9 +104,10 @@ def read_settings(path: str | None, sources: list[Source]) -> Settings:
         except (orjson.JSONDecodeError, KeyError, TypeError, OSError) as exc:
             raise BadConfig(f"--settings {path}: {exc}", needed="the settings.json that Argilla writes") from exc
     for source in sources:
-        for folder in (source.path.parent, source.path.parent.parent):
+        beside = [folder / ".argilla" / "settings.json" for folder in (source.path.parent, source.path.parent.parent)]
+        for candidate in (source.path.with_name(f"{source.path.name}.settings.json"), *beside):
             try:
-                return _settings(orjson.loads((folder / ".argilla" / "settings.json").read_bytes()))
+                return _settings(orjson.loads(candidate.read_bytes()))
             except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
                 continue
     return Settings()

@@ -151,7 +151,9 @@ class RestView(NestedView):
         found = row.get("suggestions") or []
         if isinstance(found, dict):
             return super().suggestion(row, question)
-        for item in found:
+        for item in found if isinstance(found, list) else ():
+            if not isinstance(item, dict):
+                continue
             name = item.get("question_name") or self.question_ids.get(str(item.get("question_id")))
             if name == question:
                 return item.get("value"), item.get("score")
@@ -197,7 +199,60 @@ class V1View(View):
 
     def metadata(self, row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
         metadata = row.get("metadata")
-        return _json_object(metadata) if isinstance(metadata, str) else dict(metadata or {})
+        return (
+            _json_object(metadata)
+            if isinstance(metadata, str)
+            else dict(metadata)
+            if isinstance(metadata, dict)
+            else {}
+        )
+
+
+class LabelStudioView(View):
+    """Label Studio's JSON export of a pairwise or choices project: one task with all its annotations."""
+
+    def fields(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return _object(row.get("data"))
+
+    def answers(self, row: Mapping[str, Any], question: str) -> Answers:
+        users: list[Any] = []
+        statuses: list[Any] = []
+        values: list[Any] = []
+        for kind in ("annotations", "drafts"):
+            for annotation in row.get(kind) or ():
+                for result in _object(annotation).get("result") or ():
+                    if _object(result).get("from_name") == question:
+                        users.append(_person(annotation, len(users)))
+                        cancelled = "discarded" if annotation.get("was_cancelled") else "submitted"
+                        statuses.append("draft" if kind == "drafts" else cancelled)
+                        values.append(_selected(_object(result.get("value") or {})))
+        return users, statuses, values
+
+    def suggestion(self, row: Mapping[str, Any], question: str) -> tuple[Any, Any]:
+        for prediction in row.get("predictions") or ():
+            for result in _object(prediction).get("result") or ():
+                if _object(result).get("from_name") == question:
+                    return _selected(_object(result.get("value") or {})), prediction.get("score")
+        return None, None
+
+    def metadata(self, row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
+        data, meta = row.get("data"), row.get("meta")
+        rest = {k: v for k, v in data.items() if k not in used} if isinstance(data, dict) else {}
+        return rest | (meta if isinstance(meta, dict) else {})
+
+
+def _person(annotation: Mapping[str, Any], fallback: int) -> Any:
+    person = annotation.get("completed_by", annotation.get("user"))
+    person = person.get("id", person.get("email")) if isinstance(person, dict) else person
+    return f"unknown {fallback}" if person is None else str(person)
+
+
+def _selected(value: Mapping[str, Any]) -> Any:
+    """Return the side of a pairwise answer, or the one choice; None for anything else."""
+    choices = value.get("choices")
+    if isinstance(choices, list) and len(choices) == 1:
+        return choices[0]
+    return value.get("selected")
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -15,6 +15,11 @@ export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
 if [ -f "$BASE" ]; then
   container=$(buildah from scratch)
   buildah add -q "$container" "$BASE" /
+  # Translations, manuals and documents (licences stay): 20 MB compressed that no container reads.
+  root=$(buildah mount "$container")
+  rm -rf "$root"/usr/share/locale/* "$root"/usr/share/man/* "$root"/var/cache/debconf/*-old "$root"/var/lib/apt/lists/*
+  find "$root/usr/share/doc" -type f ! -name copyright -delete
+  buildah umount "$container" >/dev/null
   buildah config --env PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin "$container"
   buildah commit -q --rm "$container" localhost/aios-base:local >/dev/null
   BASE=localhost/aios-base:local

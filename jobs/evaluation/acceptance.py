@@ -5,6 +5,7 @@ A line is ticked (True), crossed (False) or open (None: what it asks about was n
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -60,6 +61,7 @@ def acceptance(
     gain: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the three checklists and the Go/No-Go that follows from them, JSON-ready."""
+    _verified.cache_clear()
     lists = [ingestion(dataset_dir), reward(reward_model, test_auc), dpo(policy_model, gain)]
     decision, reasons = go_no_go(lists, validity_of(dataset_dir), {"Reward model": reward_model, "DPO": policy_model})
     return {"checklists": [asdict(c) | {"passed": c.passed} for c in lists], "decision": decision, "reasons": reasons}
@@ -195,8 +197,9 @@ def _count_lines(path: Path) -> int:
     return sum(1 for line in path.read_bytes().split(b"\n") if line.strip()) if path.is_file() else 0
 
 
+@functools.cache
 def _verified(folder: Path) -> str:
-    """Return why a folder does not count; empty when it does."""
+    """Return why a folder does not count; empty when it does. Several lines ask, and weights are slow to hash."""
     try:
         verify(folder)
     except (AiosError, OSError) as exc:

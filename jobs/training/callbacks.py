@@ -19,7 +19,7 @@ from jobs.training.interrupt import StopFlag
 from jobs.training.world import World
 
 if TYPE_CHECKING:
-    from jobs.training.session import Recorder
+    from jobs.training.recorder import Recorder
 
 _NAMES = {
     "rewards/chosen": "reward_chosen",
@@ -131,8 +131,23 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if any(self.world.collect(bool(self.flag))):
-            self.flag.raised = True
+            self.flag.raised = self.flag.acted = True
             control.should_save = True
+            control.should_training_stop = True
+
+
+class EarlyStopCallback(TrainerCallback):  # type: ignore[misc]
+    """Ends the training when the eval loss has not improved for a while.
+
+    transformers' own counts in memory and starts anew after an interruption; the history is in every checkpoint.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        losses = [line["eval_loss"] for line in state.log_history if "eval_loss" in line and line["step"]]
+        if losses and len(losses) - 1 - losses.index(min(losses)) >= self.patience:
             control.should_training_stop = True
 
 

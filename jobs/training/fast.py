@@ -223,6 +223,8 @@ class HalfCopy:
             for mine, copied in zip(model.parameters(), self.model.parameters(), strict=True)
             if mine.requires_grad
         ]
+        for mine, copied in self.pairs:
+            copied.register_post_accumulate_grad_hook(self._hand_over(mine))
         self._seen = (-1, -1)
 
     def refresh(self, step: int) -> Any:
@@ -236,16 +238,19 @@ class HalfCopy:
             self._seen = changes
         return self.model
 
-    def hand_over_gradients(self) -> None:
-        """Add the copy's gradients to those of the model, where batches are summed up in fp32."""
-        for mine, copied in self.pairs:
-            if copied.grad is None:
-                continue
+    @staticmethod
+    def _hand_over(mine: Tensor) -> Any:
+        """Return what to do with a gradient of the copy once it is there: sum it up in fp32 and let it go."""
+
+        def hook(copied: Tensor) -> None:
+            assert copied.grad is not None
             if mine.grad is None:
                 mine.grad = copied.grad.float()
             else:
                 mine.grad += copied.grad
             copied.grad = None
+
+        return hook
 
 
 def half(model: Any) -> Any:

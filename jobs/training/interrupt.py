@@ -19,6 +19,8 @@ class StopFlag:
     def __init__(self) -> None:
         self.raised = False
         self.signalled = False
+        self.acted = False
+        """Whether the training has ended because of it, rather than by itself before it was noticed."""
 
     def __bool__(self) -> bool:
         self.raised = self.raised or stop_requested()

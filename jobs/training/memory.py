@@ -85,7 +85,9 @@ class Need:
         return {f"memory, {name}": f"{getattr(self, name) / GIB:.2f} GiB" for name in names}
 
 
-def estimate(config: TrainingConfig, *, parameters: int, precision: str, tokens: int, width: int, layers: int) -> Need:
+def estimate(
+    config: TrainingConfig, *, parameters: int, precision: str, half: bool, tokens: int, width: int, layers: int
+) -> Need:
     """Estimate the memory of a training step.
 
     Args:
@@ -101,10 +103,12 @@ def estimate(config: TrainingConfig, *, parameters: int, precision: str, tokens:
     if config.lora_rank:
         # Two thin matrices at each of about seven square-ish linear layers of a block.
         trained = 7 * 2 * config.lora_rank * width * layers
+    # Passes on a bf16 copy of the weights, see jobs.training.fast.
+    copied = 2 * parameters if half else 0
     bytes_each = {"none": 4.0, "8bit": 1.0, "4bit": 0.55}[config.quantize]
     per_token = (2 if config.gradient_checkpointing else 34) * (2 if precision == "fp32" else 1)
     return Need(
-        weights=int(parameters * bytes_each) + (4 * trained if config.lora_rank else 0),
+        weights=copied + int(parameters * bytes_each) + (4 * trained if config.lora_rank else 0),
         gradients=4 * trained,
         optimizer=(2 if config.optimizer == "adamw-8bit" else 8) * trained,
         activations=per_token * tokens * width * layers,
@@ -134,6 +138,8 @@ def needed_memory(
     """Estimate what training this model on these rows holds in memory."""
     from transformers import AutoConfig
 
+    from jobs.training.fast import takes_half
+
     shape = AutoConfig.from_pretrained(model).get_text_config()
     longest = max(tokens for split in encoded.values() for tokens in pair_tokens(split))
     batch: int = config.batch_size  # type: ignore[attr-defined]
@@ -141,6 +147,7 @@ def needed_memory(
         config,
         parameters=parameters,
         precision=precision,
+        half=takes_half(config, precision, 1),
         tokens=batch * longest,
         width=shape.hidden_size,
         layers=shape.num_hidden_layers,

@@ -16,6 +16,7 @@ from jobs.contract.metrics import read_metrics
 from jobs.contract.publish import attempt_id, publish_into, staging
 from jobs.training.adapters import save
 from jobs.training.card import model_card
+from jobs.training.claim import UNFINISHED
 from jobs.training.curves import draw_curves
 from jobs.training.faults import told_plainly
 from jobs.training.libraries import library_versions
@@ -62,7 +63,7 @@ def publish(session: TrainingSession, trainer: Any) -> None:
             versions=library_versions(),
         )  # fmt: skip
         manifest = publish_into(session.folder, staged, manifest, session.lock)
-    (session.folder / "unfinished.json").unlink(missing_ok=True)
+    (session.folder / UNFINISHED).unlink(missing_ok=True)
     report_result(exit_code=0, message="published", manifest_sha256=manifest.sha256, skipped=False)
     print_summary(f"{step} {session.folder.name}", session.summary)
     LOG.info("Published %s", session.folder)

@@ -16,53 +16,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from jobs.config.fields import as_dict, identity
+from jobs.config.fields import as_dict
 from jobs.config.training import TrainingConfig
-from jobs.contract.child import report_result
 from jobs.contract.errors import AiosError, BadConfig, Interrupted
-from jobs.contract.files import write_json
 from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG, log_to_file
-from jobs.contract.manifest import Manifest
 from jobs.contract.metrics import MetricsWriter, read_metrics
-from jobs.contract.publish import already_published, attempt_id, recover, retire
+from jobs.contract.publish import attempt_id
 from jobs.training.adapters import check_quantization, load_options
-from jobs.training.checkpoints import choose, step_of
+from jobs.training.checkpoints import step_of
+from jobs.training.claim import claim, report_finished
 from jobs.training.encode import EncodedSplit, PairEncoder, encode_split
 from jobs.training.faults import told_plainly
 from jobs.training.hardware import describe_device, peak_memory_mb, resolve_precision, set_threads
 from jobs.training.interrupt import StopFlag
 from jobs.training.materials import Materials, finished, gather, read_inputs
 from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
+from jobs.training.recorder import Recorder
 from jobs.training.tracking import WandbRun
 from jobs.training.world import World, join_world, ready_for_deepspeed
-
-UNFINISHED = "unfinished.json"
-"""What a folder without a manifest is being trained with: another configuration must not resume from it."""
-
-
-class Recorder:
-    """Writes lines of metrics to the run's file and, if asked, to Weights & Biases; silent on other processes."""
-
-    def __init__(self) -> None:
-        self.file: MetricsWriter | None = None
-        self.wandb: WandbRun | None = None
-
-    def record(self, kind: str, step: int, **values: Any) -> None:
-        """Write one line."""
-        if self.file is not None:
-            self.file.write(kind, step, **values)
-        if self.wandb is not None:
-            self.wandb.log(kind, step, values)
-
-    def close(self, *, failed: bool) -> None:
-        """Close what is open."""
-        if self.file is not None:
-            self.file.close()
-        if self.wandb is not None:
-            self.wandb.finish(failed=failed)
 
 
 class TrainingSession:
@@ -147,8 +119,6 @@ class TrainingSession:
 
     def callbacks(self) -> list[Any]:
         """Return what happens around each step; `learn` ties them to the trainer."""
-        from transformers import EarlyStoppingCallback
-
         from jobs.training import callbacks as made
 
         early = self.config.early_stopping
@@ -158,7 +128,7 @@ class TrainingSession:
             made.ResumeCallback(self.checkpoint),
             made.CheckpointCallback(),
             made.ProgressCallback(self.step),
-            *([EarlyStoppingCallback(early_stopping_patience=early)] if early else []),
+            *([made.EarlyStopCallback(early)] if early else []),
         ]
 
     def learn(self, trainer: Any) -> None:
@@ -180,15 +150,15 @@ class TrainingSession:
         with told_plainly(self.config):
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         state = trainer.state
-        early = self.config.early_stopping is not None and not self.stop.raised
-        if self.stop.raised and state.global_step < state.max_steps:
+        if self.stop.acted and state.global_step < state.max_steps:
             raise Interrupted(
                 f"stopped at step {state.global_step} of {state.max_steps}, checkpoint saved",
                 next_step="the same command continues from there",
             )
         lines = read_metrics(self.folder / "metrics.jsonl") if self.world.first else []
         evals = [line["step"] for line in lines if line.get("kind") == "eval"]
-        if self.world.share(not evals or evals[-1] < state.global_step) or early:
+        # With early stopping the model is now the best one, not the last one evaluated.
+        if self.world.share(not evals or evals[-1] < state.global_step) or self.config.early_stopping:
             with told_plainly(self.config):
                 trainer.evaluate()
         if self.world.first:
@@ -266,7 +236,7 @@ def training_session(
     if os.environ.get("WORLD_SIZE", "1") == "1" and not config.overwrite:
         manifest = finished(config, inputs)
         if manifest is not None:
-            _report_finished(config, manifest)
+            report_finished(config, manifest)
             yield None
             return
     if config.deepspeed:
@@ -276,16 +246,16 @@ def training_session(
     materials = gather(config, models, splits, inputs)
     stop.check()
     with contextlib.ExitStack() as stack:
-        claim: tuple[bool, Path | None] = (False, None)
+        claimed: tuple[bool, Path | None] = (False, None)
         error: AiosError | None = None
         lock: FolderLock | None = None
         if world.first:
             try:
                 lock = stack.enter_context(FolderLock(Path(config.output_dir), attempt=attempt_id()))
-                claim = _claim(config, inputs, lock)
+                claimed = claim(config, inputs, lock)
             except AiosError as exc:
                 error = exc
-        done, checkpoint = world.agree(claim, error)
+        done, checkpoint = world.agree(claimed, error)
         if done:
             yield None
             return
@@ -312,37 +282,3 @@ def training_session(
             raise
         finally:
             session.recorder.close(failed=failed)
-
-
-def _report_finished(config: TrainingConfig, manifest: Manifest) -> None:
-    LOG.info("%s is already there, made from the same inputs with the same settings: nothing to do", config.output_dir)
-    report_result(exit_code=0, message="already published", manifest_sha256=manifest.sha256, skipped=True)
-
-
-def _claim(config: TrainingConfig, inputs: dict[str, str], lock: FolderLock) -> tuple[bool, Path | None]:
-    """Return whether the folder already holds this result, else the checkpoint to go on from."""
-    folder = lock.folder
-    recover(folder, lock)
-    settings = identity(config)
-    manifest = already_published(folder, inputs=inputs, config=settings, overwrite=config.overwrite)
-    if manifest is not None:
-        _report_finished(config, manifest)
-        return True, None
-    _prepare(folder, lock, config, {"inputs": inputs, "config": settings})
-    return False, choose(config.resume, folder / "checkpoints")
-
-
-def _prepare(folder: Path, lock: FolderLock, config: TrainingConfig, current: dict[str, Any]) -> None:
-    """Make the folder ready: what another configuration left unfinished in it is not mixed with this one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / UNFINISHED
-    earlier = orjson.loads(marker.read_bytes()) if marker.exists() else None
-    finished = (folder / "_SUCCESS.json").exists()
-    if earlier is not None and earlier != current and not config.overwrite and config.resume != "never":
-        raise BadConfig(
-            f"{folder} holds an unfinished training with other inputs or settings",
-            next_step="use the same settings to resume it, --overwrite to drop it, or another output folder",
-        )
-    if finished or config.resume == "never" or (earlier is not None and earlier != current):
-        retire(folder, lock)
-    write_json(marker, current)

@@ -50,8 +50,6 @@ class GuardedTrainer:
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Do one forward and backward pass; stop before a loss that is no number reaches the weights."""
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
-        if self.half is not None:
-            self.half.hand_over_gradients()
         if not torch.isfinite(loss):
             self.stop_diverged(f"the training loss is {loss.item()}", self.state.global_step + 1)  # type: ignore[attr-defined]
         return loss

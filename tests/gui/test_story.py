@@ -44,7 +44,7 @@ def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser
         browser.shot("start")
         browser.click("Start")
         name = _run_name(browser)
-        until(lambda: _step_shown(browser) > 2, "the first steps", 120)
+        until(lambda: _step_shown(browser) > 2, "the first steps", 240)
         browser.find("canvas")
         browser.shot("running")
 
@@ -56,11 +56,12 @@ def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser
 
         panel.restart()  # the open page comes back by itself
         before = _step_shown(browser)
-        until(lambda: _step_shown(browser) > before, "steps after the restart", 40)
+        until(lambda: _step_shown(browser) > before, "steps after the restart", 90)
 
         browser.click("Stop")
         browser.click("Stop the run")
-        browser.sees("stopped", 60)
+        browser.sees("stopped", 120)
         browser.sees("Last checkpoint: step", 20)
         browser.shot("stopped")
-        assert not browser.complaints()
+        # While the server restarts its address answers nobody; the console may say so, and nothing else.
+        assert [c for c in browser.complaints() if "ERR_CONNECTION" not in c and "WebSocket" not in c] == []

@@ -294,7 +294,7 @@ def test_two_uploads_at_once(panel: Panel, lair: Path) -> None:
     async def both() -> list[int]:
         async with httpx.AsyncClient(base_url=panel.url) as client:
             page = await client.get("/ingest")
-            token = page.text.split("value: '")[1].split("'")[0]
+            token = page.text.split("panelUpload(e.target, '")[1].split("'")[0]
             headers = {"origin": panel.url, "x-csrf-token": token, "x-file-name": "a.jsonl"}
             bodies = [letter.encode() * 300_000 for letter in "ab"]
             answers = await asyncio.gather(*(client.post("/upload", content=b, headers=headers) for b in bodies))

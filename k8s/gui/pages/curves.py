@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nicegui import run
+from nicegui import background_tasks, run
 
 from k8s.gui.charts import base, draw, palette
 from k8s.gui.pages.frame import box, card, segments, table, tag
@@ -42,7 +42,13 @@ class Curves:
                 segments({"curves": "Curves", "tables": "Tables"}, self.form, self._set_form, "Show as")
             self.empty = tag("p", "No metrics yet: they appear with the first training step.", "empty")
             self.area = box("charts")
+        # Reading a long file takes as long as the browser takes to build the page: do both at once.
+        background_tasks.create(run.io_bound(self._read))
         return top
+
+    def _read(self) -> None:
+        for source in self.sources:
+            LIBRARY.open(source.path).refresh()
 
     def use(self, sources: list[Source]) -> None:
         """Show other files from now on."""

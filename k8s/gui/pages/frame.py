@@ -130,22 +130,28 @@ def stats(pairs: dict[str, str]) -> None:
 
 def table(headings: list[str], rows: list[list[Any]], *, right: tuple[int, ...] = (), label: str = "") -> None:
     """Add a table. A cell is a text, or a function that adds what stands in it."""
-    with box("scroll").props('tabindex="0" role="region"') as region:
-        region.props["aria-label"] = label or "table"
-        with box("plain", "table"):
-            with box("", "thead"), box("", "tr"):
-                for index, heading in enumerate(headings):
-                    tag("th", heading, "right" if index in right else "").props('scope="col"')
-            with box("", "tbody"):
-                for row in rows:
-                    with box("", "tr"):
-                        for index, cell in enumerate(row):
-                            classes = "right number" if index in right else ""
-                            if callable(cell):
-                                with box(classes, "td"):
-                                    cell()
-                            else:
-                                tag("td", str(cell), classes)
+    with scrolling(label or "Table"), box("plain", "table"):
+        with box("", "thead"), box("", "tr"):
+            for index, heading in enumerate(headings):
+                # An empty heading is a cell like any other: a screen reader would announce a column without a name.
+                tag("th" if heading else "td", heading, "right" if index in right else "")
+        with box("", "tbody"):
+            for row in rows:
+                with box("", "tr"):
+                    for index, cell in enumerate(row):
+                        classes = "right number" if index in right else ""
+                        if callable(cell):
+                            with box(classes, "td"):
+                                cell()
+                        else:
+                            tag("td", str(cell), classes)
+
+
+def scrolling(label: str) -> Any:
+    """Add what a table too wide for a phone scrolls in, by keyboard as well."""
+    area = box("scroll").props('tabindex="0" role="region"')
+    area.props["aria-label"] = label
+    return area
 
 
 def segments(options: dict[str, str], chosen: str, on_change: Callable[[str], Any], label: str) -> None:

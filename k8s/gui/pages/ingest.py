@@ -85,23 +85,21 @@ class IngestForm:
         self._show()
 
     def _export(self) -> None:
-        headers = f"""(files) => [
-            {{name: 'X-CSRF-Token', value: '{self.token}'}},
-            {{name: 'X-File-Name', value: encodeURIComponent(files[0].name)}}]"""
-        uploader = ui.upload(label="Drop a file here, or choose one with +", auto_upload=True)
-        uploader.props["url"] = "/upload"
-        uploader.props["send-raw"] = True
-        uploader.props[":headers"] = headers
-        uploader.props("flat bordered").classes("uploader").style("width: 100%")
-        uploader.on("uploaded", self._uploaded, js_handler="(e) => emit(JSON.parse(e.xhr.responseText).path)")
-        uploader.on("failed", lambda: ui.notify("The upload failed", type="negative"))
+        # The browser's own control: it takes a dropped file too, and keyboards and screen readers know it.
+        picker = box("picker", "input").props('type="file" aria-label="Export file"')
+        self.upload = tag("p", "", "hint").props('role="status"')
+        send = f"async (e) => emit(await window.panelUpload(e.target, '{self.token}', '{self.upload.html_id}'))"
+        picker.on("change", self._uploaded, js_handler=send)
         self.path = ui.textarea("or a path in the workspace, one a line", on_change=self._set_input)
         self.path.props("outlined dense autogrow rows=1")
         with box("fields"):
             ui.input("Data set", value=self.target, on_change=self._set_target).props("outlined dense")
 
     def _uploaded(self, event: Any) -> None:
-        self.path.set_value(str(event.args))
+        found = event.args if isinstance(event.args, dict) else {}
+        self.upload.text = str(found.get("said", ""))
+        if found.get("path"):
+            self.path.set_value(str(found["path"]))
 
     def _settings(self) -> None:
         specs = {s.name: s for s in field_specs(IngestConfig) if s.name not in (*COMPUTED, "input", "overwrite")}

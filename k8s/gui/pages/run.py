@@ -31,6 +31,7 @@ from k8s.gui.pages.frame import (
     missing,
     note,
     scheme,
+    scrolling,
     segments,
     tag,
 )
@@ -184,7 +185,7 @@ def _when(view: RunView) -> str:
 
 
 def _steps(view: RunView) -> None:
-    with box("scroll"), box("plain", "table"):
+    with scrolling("Steps"), box("plain", "table"):
         with box("", "thead"), box("", "tr"):
             for heading in ("Step", "State", "Progress", "Duration", "Attempt", "Node"):
                 tag("th", heading).props('scope="col"')

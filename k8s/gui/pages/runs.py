@@ -10,7 +10,7 @@ from nicegui import run, ui
 from starlette.requests import Request
 
 from k8s.conductor import Phase
-from k8s.gui.pages.frame import badge, box, button, card, frame, link, live, segments, tag
+from k8s.gui.pages.frame import badge, box, button, card, frame, link, live, scrolling, segments, tag
 from k8s.gui.runs import BOOK
 from k8s.gui.settings import SETTINGS
 from k8s.show import progress_text
@@ -115,7 +115,7 @@ class RunList:
 
 def _table(views: list[RunView], chosen: set[str] | None) -> None:
     headings = [*([""] if chosen is not None else []), "Run", "State", "Steps", "Where", "Age"]
-    with box("scroll"), box("plain", "table"):
+    with scrolling("Runs"), box("plain", "table"):
         with box("", "thead"), box("", "tr"):
             for heading in headings:
                 cell = tag("th", heading).props('scope="col"')
@@ -138,7 +138,7 @@ def _row(view: RunView, chosen: set[str] | None) -> None:
             link(view.name, f"/runs/{quote(view.name, safe='')}", "breakable")
         with box("", "td"):
             badge(view.phase)
-        tag("td", _steps_text(view) if view.steps else view.message, "muted")
+        tag("td", _steps_text(view) if view.steps else view.message, "muted steps breakable")
         tag("td", view.profile, "muted")
         tag("td", _age(view), "muted nowrap number")
 

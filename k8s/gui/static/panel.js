@@ -29,6 +29,24 @@ window.panelCopy = async (text) => {
   }
 };
 
+// Send the chosen file as it is; say how far it is.
+window.panelUpload = (input, token, status) => new Promise((done) => {
+  const file = input.files[0];
+  if (!file) return;
+  const said = document.getElementById(status);
+  const request = new XMLHttpRequest();
+  request.upload.onprogress = (e) => { said.textContent = `Uploading: ${Math.round((100 * e.loaded) / e.total)} %`; };
+  request.onerror = () => done({ said: "The upload failed: the server did not answer." });
+  request.onload = () => {
+    if (request.status !== 200) return done({ said: request.responseText || "The upload failed." });
+    done({ path: JSON.parse(request.responseText).path, said: `Uploaded ${file.name}` });
+  };
+  request.open("POST", "/upload");
+  request.setRequestHeader("X-CSRF-Token", token);
+  request.setRequestHeader("X-File-Name", encodeURIComponent(file.name));
+  request.send(file);
+});
+
 // A log stays at its end while it grows, unless a person has scrolled up to read.
 window.panelFollow = (id) => {
   const log = document.getElementById(id);

@@ -46,7 +46,7 @@ def test_every_command_in_the_docs_exists() -> None:
     known = set(commands())
     for page in DOCS:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ").replace("`\n", " ")
-        for call in re.findall(r"(?:^|[`>$ ])aios ((?:[a-z][a-z-]*)(?:[^`\n|]*))", text, flags=re.MULTILINE):
+        for call in re.findall(r"(?:^ *|[`>$] ?|&& )aios ((?:[a-z][a-z-]*)(?:[^`\n|#]*))", text, flags=re.MULTILINE):
             words = call.split()
             path = max((known_path for known_path in known if tuple(words[: len(known_path)]) == known_path), key=len)
             group = root if not path else _find(path)

@@ -114,28 +114,34 @@ def verify(folder: Path, *, step: str | None = None, content: bool = True) -> Ma
             needed=f"the output of '{step}'",
             next_step="check the path",
         )
-    root = folder.resolve()
-    for entry in manifest.files:
-        path = folder / entry.path
-        if not path.is_file():
-            raise UpstreamMissing(
-                f"{path} is missing although {MANIFEST_NAME} lists it",
-                next_step="run the step again with --overwrite",
-            )
-        if root not in path.resolve().parents:
-            raise UpstreamMissing(f"{path} leads out of its folder", next_step="remove the link; do not use it")
-        if path.stat().st_size != entry.size or (content and sha256_file(path) != entry.sha256):
-            if read_manifest(folder) != manifest:
-                raise BeingReplaced(f"{folder} is being replaced", next_step="try again in a moment")
-            raise UpstreamMissing(
-                f"{path} is not the file that {MANIFEST_NAME} lists (size or sha256 differs)",
-                next_step="run the step again with --overwrite",
-            )
+    try:
+        for entry in manifest.files:
+            _compare(folder, entry, content)
+    except (UpstreamMissing, FileNotFoundError) as exc:
+        # What looks like damage is another publication when the manifest changed meanwhile.
+        if journal_path(folder).exists() or read_manifest(folder) != manifest:
+            raise BeingReplaced(f"{folder} is being replaced", next_step="try again in a moment") from exc
+        raise
     return manifest
 
 
+def _compare(folder: Path, entry: FileEntry, content: bool) -> None:
+    path = folder / entry.path
+    if not path.is_file():
+        raise UpstreamMissing(
+            f"{path} is missing although {MANIFEST_NAME} lists it", next_step="run the step again with --overwrite"
+        )
+    if folder.resolve() not in path.resolve().parents:
+        raise UpstreamMissing(f"{path} leads out of its folder", next_step="remove the link; do not use it")
+    if path.stat().st_size != entry.size or (content and sha256_file(path) != entry.sha256):
+        raise UpstreamMissing(
+            f"{path} is not the file that {MANIFEST_NAME} lists (size or sha256 differs)",
+            next_step="run the step again with --overwrite",
+        )
+
+
 def _absent(folder: Path, step: str | None) -> UpstreamMissing:
-    if journal_path(folder).exists():
+    if journal_path(folder).exists() or (folder / MANIFEST_NAME).exists():  # there again: it was just exchanged
         return BeingReplaced(f"{folder} is being replaced", next_step="try again in a moment")
     command = {
         "ingest": "aios data argilla-export",

@@ -89,7 +89,11 @@ class GuardedTrainer:
     def restore_window(self, checkpoint: Path) -> None:
         """Take up the figures that a checkpoint was saved with; called when the training loop is set up."""
         state: Any = self
-        window = orjson.loads(self._window_path(checkpoint).read_bytes())
+        path = self._window_path(checkpoint)
+        if not path.exists():
+            LOG.warning("%s is not there: this attempt has more processes than the one before", path)
+            return
+        window = orjson.loads(path.read_bytes())
         state._tr_loss += window["loss"]
         state._globalstep_last_logged = window["since"]
         state._total_train_tokens = window["tokens"]

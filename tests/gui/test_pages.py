@@ -32,6 +32,10 @@ PAGES = {
 }
 
 
+NIGHT = ("/", "/start?kind=dpo", "/runs/tuned", "/verdicts/tuned")
+"""Pages of which one picture by night is enough to see that all is well."""
+
+
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The workspace."""
@@ -55,6 +59,8 @@ def test_pages_look_right(panel: Panel, browser: Browser, window: str) -> None:
     browser.scheme("dark" if window == "night" else "light")
     browser.size(390 if window == "phone" else 1280, 844 if window == "phone" else 900)
     for path, sees in PAGES.items():
+        if window == "night" and path not in NIGHT:
+            continue
         browser.open(panel.url + path, sees)
         width = browser.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= browser.width, f"{path} is {width} wide"
@@ -78,7 +84,8 @@ def test_axe_finds_nothing_serious(panel: Panel, browser: Browser, scheme: str) 
         time.sleep(0.3)
         browser.driver.execute_script(axe.read_text())
         found = browser.driver.execute_async_script(
-            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(done)"
+            "const [rules, done] = arguments; axe.run(document, {resultTypes: ['violations'], ...rules}).then(done)",
+            {} if scheme == "light" else {"runOnly": ["color-contrast"]},  # the rest is the same by night
         )
         serious += [
             f"{path}: {v['id']}: {v['nodes'][0]['target']} {v['nodes'][0]['html'][:160]}"

@@ -70,6 +70,28 @@ def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser
         assert [c for c in browser.complaints() if "ERR_CONNECTION" not in c and "WebSocket" not in c] == []
 
 
+def test_data_are_replaced_only_when_a_person_accepts(tmp_path: Path, browser: Browser) -> None:
+    """With data in use an ingestion is a preview: the data stay until it is accepted, and the preview is gone then."""
+    data = tmp_path / "training_data/curated_datasets/preferences"
+    tiny.make_splits(data)
+    before = (data / "_SUCCESS.json").read_bytes()
+    shutil.copy(SAMPLE, tmp_path / "training_data/export.jsonl")
+    browser.size(1280, 900)
+    with running(tmp_path) as panel:
+        browser.open(f"{panel.url}/ingest?name=preferences", "Choose an export first")
+        browser.fill("or a path in the workspace, one a line", "training_data/export.jsonl")
+        browser.sees("ingested into a preview")
+        browser.sees("--input training_data/export.jsonl")
+        browser.click("Start")
+        browser.sees("Replace preferences by this?", 120)
+        assert (data / "_SUCCESS.json").read_bytes() == before
+        browser.shot("preview")
+        browser.click("Replace preferences")
+        until(lambda: (data / "_SUCCESS.json").read_bytes() != before, "the new data", 120)
+        browser.sees("Train on it", 60)
+        assert [path.name for path in data.parent.iterdir() if path.is_dir()] == ["preferences"]
+
+
 @pytest.mark.train
 def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Stop a reward model, resume it to its end, train a policy, evaluate, read the verdict; on a phone's window."""

@@ -25,6 +25,11 @@ def _run_name(browser: Browser) -> str:
     return str(browser.driver.current_url).rsplit("/", 1)[1]
 
 
+def _in_state(browser: Browser, state: str) -> None:
+    """Wait until the run's heading says so; its log may use the word earlier."""
+    until(lambda: browser.driver.find_element("css selector", ".titles .badge").text == state, state, 120)
+
+
 def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Upload, ingest, start a reward model, watch it, close the tab, restart the server, stop it: in a browser."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")
@@ -63,7 +68,7 @@ def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser
 
         browser.click("Stop")
         browser.click("Stop the run")
-        browser.sees("stopped", 120)
+        _in_state(browser, "stopped")
         browser.sees("Last checkpoint: step", 20)
         browser.shot("stopped")
         # While the server restarts its address answers nobody; the console may say so, and nothing else.
@@ -107,10 +112,10 @@ def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: 
         until(lambda: _step_shown(browser) > 5, "the first steps", 300)
         browser.click("Stop")
         browser.click("Stop the run")
-        browser.sees("stopped", 120)
+        _in_state(browser, "stopped")
         browser.click("Resume")
         browser.sees("step 400/400", 300)
-        browser.sees("succeeded", 60)
+        _in_state(browser, "succeeded")
         reward = _run_name(browser)
         browser.open(f"{panel.url}/start?kind=dpo", "What will happen")
         browser.fill("Policy model", "models/tiny")

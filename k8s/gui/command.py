@@ -25,7 +25,11 @@ from k8s.gui.access import LOOPBACK, MIN_TOKEN, make_access
 @click.option(
     "--read-only", is_flag=True, envvar="AIOS_GUI_READ_ONLY", show_envvar=True, help="Show everything, change nothing"
 )
-def command(host: str, port: int, token: str | None, read_only: bool) -> None:
+@click.option("--namespace", "-n", envvar="AIOS_GUI_NAMESPACE", help="Show the runs of this namespace of a cluster too")
+@click.option("--context", help="Context of your kubeconfig, for --namespace")
+def command(
+    host: str, port: int, token: str | None, read_only: bool, namespace: str | None, context: str | None
+) -> None:
     """Open the Alignment panel: data, runs, live curves and verdicts in a browser.
 
     It shows the workspace it is started in. Closing it never touches a run.
@@ -43,6 +47,11 @@ def command(host: str, port: int, token: str | None, read_only: bool) -> None:
     # Imported late: --help and a bad option need no web server.
     from k8s.gui.server import build, serve
 
+    if namespace or context:
+        from k8s.gui.cluster import ClusterRuns
+        from k8s.gui.runs import BOOK
+
+        BOOK.cluster = ClusterRuns(context, namespace)
     listening = _listen(host, port)
     port = listening.getsockname()[1]
     application = build(make_access(host, port, token), read_only=read_only)

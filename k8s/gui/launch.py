@@ -19,9 +19,11 @@ import orjson
 from jobs.config.fields import FieldSpec, field_specs
 from jobs.contract.errors import BadConfig
 from k8s import values as run_values
+from k8s.backends import Backend, Cluster, Local
+from k8s.findings import Finding
 from k8s.gui.files import check_values
+from k8s.gui.runs import BOOK
 from k8s.gui.settings import require_write
-from k8s.machine import backend
 from k8s.machine.store import RUNS
 from k8s.steps import STEPS
 
@@ -136,15 +138,37 @@ def start(form: Form) -> str:
     for _ in range(50):
         name = form.name or suggest_name(form)
         values = compose(form, name)
-        if values["backend"] != "local":
-            raise BadConfig(f"the profile {form.profile} does not run on this machine")
         try:
-            return backend.submit(values, profile=form.profile).name
+            return _place(values, form.profile).submit(values, form.profile)
         except BadConfig:
             # Somebody took the suggested name between the suggestion and now.
             if form.name or not (RUNS / name).exists():
                 raise
     raise BadConfig("no free name was found", next_step="give the run a name")
+
+
+def _place(values: Mapping[str, Any], profile: str) -> Backend:
+    if values["backend"] == "local":
+        return Local()
+    if BOOK.cluster is None:
+        raise BadConfig(
+            f"the profile {profile} runs in a cluster, and this panel looks at none",
+            next_step="start it with `aios gui --namespace NAME`, or use the profile local",
+        )
+    return BOOK.cluster.place
+
+
+def doctor(form: Form, name: str) -> list[Finding]:
+    """Return what `aios jobs doctor` says of this run.
+
+    Raises:
+        AiosError: the values do not fit, or no cluster answers.
+    """
+    from k8s.cluster.doctor import examine
+
+    values = compose(form, name)
+    place = _place(values, form.profile)
+    return list(examine(place.api, values)) if isinstance(place, Cluster) else []
 
 
 def clone(values: Mapping[str, Any], profile: str) -> Form:

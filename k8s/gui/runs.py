@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.errors import AiosError, BadConfig
+from k8s.backends import Backend, Local
+from k8s.gui.cluster import ClusterRuns
 from k8s.gui.files import inside
 from k8s.machine import observe
 from k8s.machine.store import RUNS, Run
@@ -25,6 +27,8 @@ class RunBook:
     def __init__(self) -> None:
         self.views: tuple[RunView, ...] = ()
         self.read_at = 0.0
+        self.cluster: ClusterRuns | None = None
+        """Where runs of a namespace are shown too."""
         self._known: dict[str, tuple[_Signature, RunView]] = {}
         self._lock = threading.Lock()
 
@@ -42,7 +46,11 @@ class RunBook:
                 else:
                     known[name] = (signature, look(Run(folder)))
             self._known = known
-            self.views = tuple(sorted((view for _, view in known.values()), key=lambda v: v.created, reverse=True))
+            views = {name: view for name, (_, view) in known.items()}
+            if self.cluster is not None:
+                # The volume keeps the records of a cluster's run too; how it stands now its namespace knows best.
+                views |= self.cluster.views()
+            self.views = tuple(sorted(views.values(), key=lambda v: v.created, reverse=True))
             self.read_at = time.monotonic()
             return self.views
 
@@ -90,8 +98,21 @@ def look(run: Run) -> RunView:
         return RunView(name=run.name, phase="unreadable", message=f"run.json: {type(exc).__name__}: {exc}")
 
 
+def in_cluster(name: str) -> ClusterRuns | None:
+    """Return where a run lives, if that is the cluster."""
+    return BOOK.cluster if BOOK.cluster is not None and name in BOOK.cluster.views() else None
+
+
+def place_of(name: str) -> Backend:
+    """Return whom to ask to stop or resume a run."""
+    found = in_cluster(name)
+    return found.place if found else Local()
+
+
 def values_of(name: str) -> dict[str, Any]:
     """Return the values that a run was submitted with."""
+    if found := in_cluster(name):
+        return found.values(name)
     values = run_of(name).document().get("values")
     return values if isinstance(values, dict) else {}
 

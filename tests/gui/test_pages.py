@@ -32,6 +32,10 @@ PAGES = {
 }
 
 
+NIGHT = ("/", "/start?kind=dpo", "/runs/tuned", "/verdicts/tuned")
+"""Pages of which one picture by night is enough to see that all is well."""
+
+
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The workspace."""
@@ -55,6 +59,8 @@ def test_pages_look_right(panel: Panel, browser: Browser, window: str) -> None:
     browser.scheme("dark" if window == "night" else "light")
     browser.size(390 if window == "phone" else 1280, 844 if window == "phone" else 900)
     for path, sees in PAGES.items():
+        if window == "night" and path not in NIGHT:
+            continue
         browser.open(panel.url + path, sees)
         width = browser.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= browser.width, f"{path} is {width} wide"
@@ -78,7 +84,8 @@ def test_axe_finds_nothing_serious(panel: Panel, browser: Browser, scheme: str) 
         time.sleep(0.3)
         browser.driver.execute_script(axe.read_text())
         found = browser.driver.execute_async_script(
-            "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(done)"
+            "const [rules, done] = arguments; axe.run(document, {resultTypes: ['violations'], ...rules}).then(done)",
+            {} if scheme == "light" else {"runOnly": ["color-contrast"]},  # the rest is the same by night
         )
         serious += [
             f"{path}: {v['id']}: {v['nodes'][0]['target']} {v['nodes'][0]['html'][:160]}"
@@ -128,24 +135,26 @@ def test_curves_have_tables(panel: Panel, browser: Browser) -> None:
     assert not browser.driver.find_elements("css selector", "canvas")
 
 
-def _appears_after(browser: Browser, text: str) -> float:
+_DRAWN = """return [...document.querySelectorAll('.chart')].some(e =>
+    getElement(+e.id.slice(1)).chart?.getOption()?.series.some(s => s.data.some(p => p[1] === arguments[0])))"""
+
+
+def _drawn_after(browser: Browser, value: float) -> float:
     start = time.monotonic()
-    script = "return document.body.innerText.includes(arguments[0])"
-    until(lambda: browser.driver.execute_script(script, text), text, 20)
+    until(lambda: browser.driver.execute_script(_DRAWN, value), f"{value} in a curve", 30)
     return time.monotonic() - start
 
 
 def test_a_new_line_appears_at_once(panel: Panel, browser: Browser, second_browser: Browser) -> None:
-    """A new line of metrics is on the page of two people within a second."""
+    """A new line of metrics is drawn on the pages of two people within a second."""
     path = Path("artifacts/dpo/tuned-2/metrics.jsonl")
     for window in (browser, second_browser):
         window.open(f"{panel.url}/runs/tuned-2", "Speed")
-        window.click("Tables")
-        window.find('[aria-label="Loss as a table"]')
+        _drawn_after(window, 0.0)  # the last learning rate
     writer = MetricsWriter(path, resume_step=60)
     writer.write("train", 61, loss=0.123456)
-    seconds = _appears_after(browser, "0.1235")
-    assert _appears_after(second_browser, "0.1235") < 1 + seconds
+    seconds = _drawn_after(browser, 0.123456)
+    assert _drawn_after(second_browser, 0.123456) < 1 + seconds
     writer.close()
     print(f"a new line appeared after {seconds:.2f} s")
     assert seconds < _slack(1.0)

@@ -25,6 +25,11 @@ def _run_name(browser: Browser) -> str:
     return str(browser.driver.current_url).rsplit("/", 1)[1]
 
 
+def _in_state(browser: Browser, state: str) -> None:
+    """Wait until the run's heading says so; its log may use the word earlier."""
+    until(lambda: browser.driver.find_element("css selector", ".titles .badge").text == state, state, 120)
+
+
 def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Upload, ingest, start a reward model, watch it, close the tab, restart the server, stop it: in a browser."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")
@@ -63,11 +68,33 @@ def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser
 
         browser.click("Stop")
         browser.click("Stop the run")
-        browser.sees("stopped", 120)
+        _in_state(browser, "stopped")
         browser.sees("Last checkpoint: step", 20)
         browser.shot("stopped")
         # While the server restarts its address answers nobody; the console may say so, and nothing else.
         assert [c for c in browser.complaints() if "ERR_CONNECTION" not in c and "WebSocket" not in c] == []
+
+
+def test_data_are_replaced_only_when_a_person_accepts(tmp_path: Path, browser: Browser) -> None:
+    """With data in use an ingestion is a preview: the data stay until it is accepted, and the preview is gone then."""
+    data = tmp_path / "training_data/curated_datasets/preferences"
+    tiny.make_splits(data)
+    before = (data / "_SUCCESS.json").read_bytes()
+    shutil.copy(SAMPLE, tmp_path / "training_data/export.jsonl")
+    browser.size(1280, 900)
+    with running(tmp_path) as panel:
+        browser.open(f"{panel.url}/ingest?name=preferences", "Choose an export first")
+        browser.fill("or a path in the workspace, one a line", "training_data/export.jsonl")
+        browser.sees("ingested into a preview")
+        browser.sees("--input training_data/export.jsonl")
+        browser.click("Start")
+        browser.sees("Replace preferences by this?", 120)
+        assert (data / "_SUCCESS.json").read_bytes() == before
+        browser.shot("preview")
+        browser.click("Replace preferences")
+        until(lambda: (data / "_SUCCESS.json").read_bytes() != before, "the new data", 120)
+        browser.sees("Train on it", 60)
+        assert [path.name for path in data.parent.iterdir() if path.is_dir()] == ["preferences"]
 
 
 @pytest.mark.train
@@ -85,10 +112,10 @@ def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: 
         until(lambda: _step_shown(browser) > 5, "the first steps", 300)
         browser.click("Stop")
         browser.click("Stop the run")
-        browser.sees("stopped", 120)
+        _in_state(browser, "stopped")
         browser.click("Resume")
         browser.sees("step 400/400", 300)
-        browser.sees("succeeded", 60)
+        _in_state(browser, "succeeded")
         reward = _run_name(browser)
         browser.open(f"{panel.url}/start?kind=dpo", "What will happen")
         browser.fill("Policy model", "models/tiny")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run
 from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
@@ -33,7 +33,7 @@ async def page(request: Request, runs: str = "") -> None:
     """Show up to eight runs."""
     names = [name for name in dict.fromkeys(runs.split(",")) if name][:_MOST]
     try:
-        values = {name: await run.io_bound(values_of, name) for name in names}
+        values = {name: await asyncio.to_thread(values_of, name) for name in names}
     except AiosError as exc:
         missing(request, exc)
         return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nicegui import background_tasks, run
+from nicegui import background_tasks
 
 from k8s.gui.charts import base, draw, palette
 from k8s.gui.pages.frame import box, card, segments, table, tag
@@ -43,7 +44,7 @@ class Curves:
             self.empty = tag("p", "No metrics yet: they appear with the first training step.", "empty")
             self.area = box("charts")
         # Reading a long file takes as long as the browser takes to build the page: do both at once.
-        background_tasks.create(run.io_bound(self._read))
+        background_tasks.create(asyncio.to_thread(self._read))
         return top
 
     def _read(self) -> None:
@@ -69,7 +70,7 @@ class Curves:
 
     async def update(self) -> None:
         """Draw what is new; costs a look at the files' sizes where nothing is."""
-        found = await run.io_bound(self._look)
+        found = await asyncio.to_thread(self._look)
         if found is None:
             return
         shown = {chart.key: series for chart, series in found.items() if series}

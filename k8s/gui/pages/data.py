@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
@@ -19,9 +20,9 @@ _PAGE = 10
 
 async def page(request: Request, name: str = "") -> None:
     """Show one data set, by default the newest."""
-    sets = await run.io_bound(data_sets)
+    sets = await asyncio.to_thread(data_sets)
     try:
-        chosen = await run.io_bound(data_set, name) if name else next((s for s in sets if not s.draft), None)
+        chosen = await asyncio.to_thread(data_set, name) if name else next((s for s in sets if not s.draft), None)
     except AiosError as exc:
         missing(request, exc)
         return
@@ -101,7 +102,7 @@ class Browser:
     async def show(self) -> None:
         """Read and show the rows of where we are."""
         try:
-            total, rows, metas = await run.io_bound(self._read)
+            total, rows, metas = await asyncio.to_thread(self._read)
         except (AiosError, OSError) as exc:
             self.where.text = str(exc)
             return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run
 from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
@@ -20,7 +20,7 @@ async def page(request: Request, path: str) -> None:
     """Show what a folder holds."""
     folder = Path(path)
     try:
-        found = await run.io_bound(listing, folder)
+        found = await asyncio.to_thread(listing, folder)
     except (AiosError, OSError) as exc:
         missing(request, exc if isinstance(exc, AiosError) else AiosError(f"{path} is no folder"))
         return

@@ -5,13 +5,14 @@ Text that people or models wrote goes through `tag`, whose content is text and n
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run, ui
+from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 from starlette.requests import Request
 
@@ -177,7 +178,7 @@ async def attempt(function: Callable[..., Any], *arguments: Any, **keywords: Any
     """Do something that changes the world, in a thread; what goes wrong is shown as the one line it is."""
     try:
         require_write()
-        return True, await run.io_bound(function, *arguments, **keywords)
+        return True, await asyncio.to_thread(function, *arguments, **keywords)
     except AiosError as exc:
         ui.notify(str(exc), type="negative", multi_line=True, timeout=12000, close_button="Close", position="top")
         return False, None

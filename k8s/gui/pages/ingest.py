@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run, ui
+from nicegui import ui
 from starlette.requests import Request
 
 from jobs.config.fields import field_specs
@@ -42,7 +43,7 @@ _FIRST = ("train_ratio", "eval_ratio", "test_ratio", "anonymize")
 
 async def page(request: Request, name: str = "") -> None:
     """Show the form of an ingestion."""
-    sets = [item.name for item in await run.io_bound(data_sets) if not item.draft]
+    sets = [item.name for item in await asyncio.to_thread(data_sets) if not item.draft]
     with frame(request, "Ingest an Argilla export", "/data"):
         pass
     if SETTINGS.read_only:
@@ -178,8 +179,8 @@ class IngestForm:
 async def result(request: Request, name: str) -> None:
     """Show an ingestion while it runs, and its result with the question what to do with it."""
     try:
-        values = await run.io_bound(values_of, name)
-        await run.io_bound(BOOK.find, name)
+        values = await asyncio.to_thread(values_of, name)
+        await asyncio.to_thread(BOOK.find, name)
     except AiosError as exc:
         missing(request, exc)
         return
@@ -203,7 +204,7 @@ class Result:
 
     async def update(self) -> None:
         """Show the state, and once it has ended the report."""
-        view = await run.io_bound(BOOK.find, self.name)
+        view = await asyncio.to_thread(BOOK.find, self.name)
         if view.phase == self._phase:
             return
         self._phase = view.phase
@@ -214,7 +215,7 @@ class Result:
                 badge(view.phase)
                 tag("span", "This page may be closed; the ingestion goes on." if not view.ended else "", "hint")
             done = step is not None and step.phase is Phase.SUCCEEDED
-            found = {s.name: s for s in await run.io_bound(data_sets)} if view.ended else {}
+            found = {s.name: s for s in await asyncio.to_thread(data_sets)} if view.ended else {}
             if view.ended and not done:
                 note(step.message if step and step.message else view.message, "bad")
                 link("See its log", f"/runs/{quote(self.name)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nicegui import run
+import asyncio
+
 from starlette.requests import Request
 
 from k8s.gui.datasets import data_sets
@@ -22,9 +23,9 @@ _ACTIONS = (
 
 async def page(request: Request) -> None:
     """Show where things stand."""
-    views = await run.io_bound(BOOK.refresh, 0.5)
-    sets = [item for item in await run.io_bound(data_sets) if not item.draft]
-    found = await run.io_bound(verdicts)
+    views = await asyncio.to_thread(BOOK.refresh, 0.5)
+    sets = [item for item in await asyncio.to_thread(data_sets) if not item.draft]
+    found = await asyncio.to_thread(verdicts)
     with frame(request, "Overview", "/"):
         pass
     with box("grid"):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run, ui
+from nicegui import ui
 from starlette.requests import Request
 
 from jobs.contract.attempts import STDOUT
 from jobs.contract.errors import AiosError
 from k8s.conductor import Phase
 from k8s.gui import artifacts, logs
+from k8s.gui.cluster import ClusterRuns
+from k8s.gui.launch import quoted
 from k8s.gui.pages.curves import Curves, Source
 from k8s.gui.pages.frame import (
     TONES,
@@ -35,21 +38,22 @@ from k8s.gui.pages.frame import (
     segments,
     tag,
 )
-from k8s.gui.runs import BOOK, folder_of, run_of, values_of
+from k8s.gui.runs import BOOK, folder_of, in_cluster, place_of, run_of, values_of
 from k8s.gui.settings import SETTINGS
-from k8s.machine import backend
+from k8s.machine.store import RUNS, Run
 from k8s.show import duration, progress_text, remaining_text, took
 from k8s.values import command, enabled_steps, to_yaml
 from k8s.view import RunView, StepView
 
 _TRAINING = ("rm", "dpo")
+_ASK_PODS_S = 2.0
 
 
 async def page(request: Request, name: str) -> None:
     """Show a run."""
     try:
-        view = await run.io_bound(BOOK.find, name)
-        values = await run.io_bound(values_of, name) if view.phase != "unreadable" else {}
+        view = await asyncio.to_thread(BOOK.find, name)
+        values = await asyncio.to_thread(values_of, name) if view.phase != "unreadable" else {}
     except AiosError as exc:
         missing(request, exc)
         return
@@ -93,6 +97,9 @@ class RunPage:
             if len(self.training) > 1:
                 with top:
                     segments({s: s for s in self.training}, self.shown_step, self._choose, "Training step")
+        if in_cluster(self.view.name) and not (RUNS / self.view.name).is_dir():
+            folders = " and ".join(f"`aios jobs download artifacts/{step}/{self.view.name}`" for step in self.training)
+            note(f"This run's files lie on the cluster's volume, which is not mounted here. {folders} fetches them.")
         self.log = LogCard(self.view.name, list(self.steps), self.shown_step or next(iter(self.steps)))
         self.log.build()
         with box("grid"):
@@ -115,7 +122,7 @@ class RunPage:
     async def update(self) -> None:
         """Look again at everything."""
         try:
-            self.view = await run.io_bound(BOOK.find, self.view.name)
+            self.view = await asyncio.to_thread(BOOK.find, self.view.name)
         except AiosError as exc:
             self.message.text = str(exc)
             return
@@ -139,7 +146,7 @@ class RunPage:
         self.table.clear()
         with self.table:
             _steps(view)
-        found = await run.io_bound(artifacts.of_run, self.values)
+        found = await asyncio.to_thread(artifacts.of_run, self.values)
         self.files.clear()
         with self.files:
             _files(found)
@@ -147,7 +154,7 @@ class RunPage:
     def _origin(self) -> None:
         text = to_yaml(self.values)
         for name, step in self.steps.items():
-            words = " ".join(command(name, step))
+            words = quoted(command(name, step))
             with box("rows"):
                 with box("line"):
                     tag("h3", name).classes("grow")
@@ -159,6 +166,10 @@ class RunPage:
                 file_link("Download run.json", f"artifacts/runs/{self.view.name}/run.json", "button small")
             tag("pre", text, "code")
 
+    def _ask(self, what: str) -> None:
+        place = place_of(self.view.name)
+        (place.stop if what == "stop" else place.resume)(self.view.name)
+
     async def _stop(self) -> None:
         with ui.dialog() as dialog, ui.card():
             tag("p", f"Stop {self.view.name}? What trains saves a checkpoint first; Resume goes on from there.")
@@ -166,11 +177,11 @@ class RunPage:
                 button("Stop the run", lambda: dialog.submit(True), "danger")
                 button("Let it run", lambda: dialog.submit(False))
         if await dialog:
-            await attempt(backend.stop, run_of(self.view.name))
+            await attempt(self._ask, "stop")
             await self.update()
 
     async def _resume(self) -> None:
-        await attempt(backend.resume, run_of(self.view.name))
+        await attempt(self._ask, "resume")
         await self.update()
 
 
@@ -253,6 +264,7 @@ class LogCard:
         self.number = 0
         self.word = ""
         self._shown: Any = None
+        self._asked, self._said = 0.0, tuple[str, ...]()
 
     def build(self) -> None:
         """Add the card."""
@@ -269,7 +281,7 @@ class LogCard:
             self.text = tag("div", "", "log mono").props('tabindex="0" role="log" aria-label="Log" aria-live="off"')
 
     async def _choose(self, step: str) -> None:
-        self.step, self.number, self._shown = step, 0, None
+        self.step, self.number, self._shown, self._asked = step, 0, None, 0.0
         await self.update()
 
     async def _pick(self, event: Any) -> None:
@@ -281,7 +293,9 @@ class LogCard:
         await self.update()
 
     def _read(self) -> tuple[list[int], Path | None, logs.Excerpt]:
-        attempts = run_of(self.name).attempts(self.step)
+        if (place := in_cluster(self.name)) and not Path(RUNS / self.name / "steps" / self.step).is_dir():
+            return [], None, self._of_pods(place)
+        attempts = Run(RUNS / self.name).attempts(self.step) if place else run_of(self.name).attempts(self.step)
         numbers = [number for number, _, _ in attempts]
         picked = [folder for number, folder, _ in attempts if number == self.number] or [f for _, f, _ in attempts[-1:]]
         if not picked:
@@ -289,10 +303,17 @@ class LogCard:
         path = picked[0] / STDOUT
         return numbers, path, logs.search(path, self.word) if self.word else logs.tail(path)
 
+    def _of_pods(self, place: ClusterRuns) -> logs.Excerpt:
+        """Where the volume is not mounted here the pods are asked, every other second."""
+        if time.monotonic() - self._asked > _ASK_PODS_S:
+            self._asked, self._said = time.monotonic(), place.log(self.name, self.step)
+        lines = tuple(line for line in self._said if self.word.lower() in line.lower())
+        return logs.Excerpt(lines=lines, size=0, found=len(lines) if self.word else None)
+
     async def update(self) -> None:
         """Show what is new."""
         try:
-            numbers, path, excerpt = await run.io_bound(self._read)
+            numbers, path, excerpt = await asyncio.to_thread(self._read)
         except (AiosError, OSError) as exc:
             self.where.text = str(exc)
             return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run, ui
+from nicegui import ui
 from starlette.requests import Request
 
 from k8s.conductor import Phase
@@ -28,7 +29,7 @@ _MEANS = {
 
 async def page(request: Request) -> None:
     """Show the runs."""
-    views = await run.io_bound(BOOK.refresh, 0.5)
+    views = await asyncio.to_thread(BOOK.refresh, 0.5)
     with frame(request, "Runs", "/runs") as titles, titles:
         box("grow")
         if not SETTINGS.read_only:
@@ -68,7 +69,7 @@ class RunList:
 
     async def update(self) -> None:
         """Draw anew what has changed."""
-        self._draw(await run.io_bound(BOOK.refresh, 0.4))
+        self._draw(await asyncio.to_thread(BOOK.refresh, 0.4))
 
     async def filter(self, which: str) -> None:
         """Show only runs in some state."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run, ui
+from nicegui import ui
 from starlette.requests import Request
 
 from jobs.config.fields import FieldSpec, field_specs
@@ -40,7 +41,7 @@ _MODELS = {
 async def page(request: Request, kind: str = "pipeline", clone: str = "", dataset: str = "") -> None:
     """Show the form, filled from a run where one is cloned."""
     try:
-        form = await run.io_bound(_form, kind, clone, dataset)
+        form = await asyncio.to_thread(_form, kind, clone, dataset)
     except AiosError as exc:
         missing(request, exc)
         return
@@ -50,7 +51,7 @@ async def page(request: Request, kind: str = "pipeline", clone: str = "", datase
         note("This panel is read-only: it shows runs and starts none.", "warn")
         return
     found = {kind: launch.models(kind) for kind in ("base", "rm", "dpo")}
-    sets = [item.name for item in await run.io_bound(data_sets) if not item.draft]
+    sets = [item.name for item in await asyncio.to_thread(data_sets) if not item.draft]
     StartPage(form, sets, found).build()
 
 
@@ -83,6 +84,7 @@ class StartPage:
             with box("span5"), card("What will happen", "sticky") as _:
                 self.problem = note("", "bad").props('role="alert"')
                 self.preview = box("rows")
+                self.findings = box("rows")
                 with box("line"):
                     self.start = button("Start", self._start, "main")
         self._steps()
@@ -191,6 +193,18 @@ class StartPage:
                 _code(_HEADINGS.get(step, step), launch.quoted(command(step, settings)))
             with ui.expansion("Values"):
                 _code("", to_yaml(values))
+            if values["backend"] != "local":
+                button("Ask the cluster's doctor", self._ask_doctor, "small")
+
+    async def _ask_doctor(self) -> None:
+        """Show what stands in the way of this run in the cluster; only problems keep it from starting there."""
+        name = self.form.name or launch.suggest_name(self.form)
+        done, found = await attempt(launch.doctor, self.form, name)
+        self.findings.clear()
+        with self.findings:
+            for finding in found if done else []:
+                tone = {"problem": "bad", "warning": "warn"}.get(finding.level, "good")
+                note(f"{finding.what}{f' → {finding.remedy}' if finding.remedy else ''}", tone)
 
     async def _start(self) -> None:
         if self.submitting:

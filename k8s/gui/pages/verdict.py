@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import run, ui
+from nicegui import ui
 from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
@@ -38,7 +39,7 @@ _NUMBERS = (
 
 async def listing(request: Request) -> None:
     """Show all verdicts."""
-    found = await run.io_bound(verdicts)
+    found = await asyncio.to_thread(verdicts)
     with frame(request, "Verdicts", "/verdicts"):
         pass
     with card():
@@ -61,7 +62,7 @@ async def listing(request: Request) -> None:
 async def page(request: Request, name: str) -> None:
     """Show one verdict."""
     try:
-        found = await run.io_bound(verdict, name)
+        found = await asyncio.to_thread(verdict, name)
     except AiosError as exc:
         missing(request, exc)
         return
@@ -83,7 +84,7 @@ async def page(request: Request, name: str) -> None:
         with card("Acceptance", "span5"):
             _acceptance(found.report)
     _plots(found.report, dark)
-    Answers(await run.io_bound(lines, found.folder / "generations.jsonl")).build()
+    Answers(await asyncio.to_thread(lines, found.folder / "generations.jsonl")).build()
     with card("What was compared"):
         facts(_inputs(found))
 

@@ -66,13 +66,22 @@ def _on_device(model: Any) -> Iterator[Any]:
             torch.cuda.empty_cache()
 
 
+CPU_BATCH_TOKENS = 1024
+"""Activations of more tokens leave a CPU's caches: with 4,096 a token costs 30 to 40 % more time, in fp32 and bf16."""
+
+
+def _batches(model: Any, lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return by_length(lengths, batch_size, CPU_BATCH_TOKENS if on_cpu else None)
+
+
 def score_sequences(model: Any, sequences: Sequence[Sequence[int]], pad_id: int, batch_size: int) -> Floats:
     """Return the reward of each sequence of ids."""
     import torch
 
     device = next(model.parameters()).device
     scores = np.empty(len(sequences))
-    for batch in by_length([len(ids) for ids in sequences], batch_size):
+    for batch in _batches(model, [len(ids) for ids in sequences], batch_size):
         width = max(len(sequences[i]) for i in batch)
         input_ids = torch.full((len(batch), width), pad_id, dtype=torch.long)
         attention = torch.zeros((len(batch), width), dtype=torch.long)
@@ -95,7 +104,7 @@ def answer_logps(
 ) -> tuple[Floats, Floats]:
     """Return (sum, tokens) for each (prompt ids, answer ids): log-probability of the answer and its length."""
     sums, tokens = np.empty(len(sequences)), np.empty(len(sequences))
-    for batch in by_length([len(prompt) + len(answer) for prompt, answer in sequences], batch_size):
+    for batch in _batches(model, [len(prompt) + len(answer) for prompt, answer in sequences], batch_size):
         sums_B, tokens_B = completion_logps(model, [sequences[i] for i in batch], pad_id)
         sums[batch], tokens[batch] = sums_B.float().cpu().numpy(), tokens_B.cpu().numpy()
     return sums, tokens

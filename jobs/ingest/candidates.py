@@ -53,7 +53,7 @@ def choose_question(
         if not config.question or question.names == config.question
     ]
     found = [_with_codes(question, codes) if config.use_suggestions else question for question in found]
-    if config.use_suggestions:
+    if config.use_suggestions and variant == "v2-flat":
         _refuse_codes(values, found, config)
     if config.question and not found and any(values.get(n) for n in config.question):
         found = [_forced(config, values, responses)]
@@ -288,7 +288,8 @@ def _refuse_unreadable(values: Mapping[str, list[Any]], responses: tuple[str, ..
 
 def _refuse_codes(values: Mapping[str, list[Any]], found: list[Question], config: IngestConfig) -> None:
     """Refuse integers that may be labels: `to_datasets()` recodes them and only Parquet keeps the names."""
-    ratings = {name for question in found for name in question.names}
+    # Codes 0, 1, 2 look like the choice "tie, first, second" and are not: only paired ratings are beyond doubt.
+    ratings = {name for question in found if question.kind == "ratings" for name in question.names}
     for name in config.question or values:
         seen = values.get(name)
         if seen and all(isinstance(v, int) for v in seen) and name not in ratings:

@@ -47,6 +47,9 @@ def choose_question(
     values = {name: read(view, rows, name) for name in names}
     if config.use_suggestions:
         values = {name: _decoded(name, found, codes, config) for name, found in values.items()}
+    most = max(map(len, values.values()), default=0)
+    # A question that hardly ever occurs is a damaged record or a misspelt key, not a rival of the one people answered.
+    values = {name: seen for name, seen in values.items() if len(seen) * 50 >= most or name in config.question}
     found = [
         question
         for question in _candidates(values, responses, settings, config)
@@ -201,7 +204,8 @@ def _kind(
     declared = settings.question_types.get(name)
     if not seen or declared in ("text", "span", "multi_label_selection"):
         return None
-    if any(isinstance(v, dict) or (isinstance(v, list) and v and isinstance(v[0], dict)) for v in seen):
+    objects = sum(isinstance(v, dict) or (isinstance(v, list) and bool(v) and isinstance(v[0], dict)) for v in seen)
+    if objects > len(seen) / 2:
         return "ranking" if _ranks(seen, responses) else None
     if sum(isinstance(v, int | float) and not isinstance(v, bool) for v in seen) > len(seen) / 2:
         return "rating"

@@ -47,13 +47,16 @@ def choose_question(
     values = {name: read(view, rows, name) for name in names}
     if config.use_suggestions:
         values = {name: _decoded(name, found, codes, config) for name, found in values.items()}
+    most = max(map(len, values.values()), default=0)
+    # A question that hardly ever occurs is a damaged record or a misspelt key, not a rival of the one people answered.
+    values = {name: seen for name, seen in values.items() if len(seen) * 50 >= most or name in config.question}
     found = [
         question
         for question in _candidates(values, responses, settings, config)
         if not config.question or question.names == config.question
     ]
     found = [_with_codes(question, codes) if config.use_suggestions else question for question in found]
-    if config.use_suggestions:
+    if config.use_suggestions and variant == "v2-flat":
         _refuse_codes(values, found, config)
     if config.question and not found and any(values.get(n) for n in config.question):
         found = [_forced(config, values, responses)]
@@ -201,7 +204,8 @@ def _kind(
     declared = settings.question_types.get(name)
     if not seen or declared in ("text", "span", "multi_label_selection"):
         return None
-    if any(isinstance(v, dict) or (isinstance(v, list) and v and isinstance(v[0], dict)) for v in seen):
+    objects = sum(isinstance(v, dict) or (isinstance(v, list) and bool(v) and isinstance(v[0], dict)) for v in seen)
+    if objects > len(seen) / 2:
         return "ranking" if _ranks(seen, responses) else None
     if sum(isinstance(v, int | float) and not isinstance(v, bool) for v in seen) > len(seen) / 2:
         return "rating"
@@ -288,7 +292,8 @@ def _refuse_unreadable(values: Mapping[str, list[Any]], responses: tuple[str, ..
 
 def _refuse_codes(values: Mapping[str, list[Any]], found: list[Question], config: IngestConfig) -> None:
     """Refuse integers that may be labels: `to_datasets()` recodes them and only Parquet keeps the names."""
-    ratings = {name for question in found for name in question.names}
+    # Codes 0, 1, 2 look like the choice "tie, first, second" and are not: only paired ratings are beyond doubt.
+    ratings = {name for question in found if question.kind == "ratings" for name in question.names}
     for name in config.question or values:
         seen = values.get(name)
         if seen and all(isinstance(v, int) for v in seen) and name not in ratings:

@@ -16,6 +16,7 @@ from jobs.contract.errors import ExitCode
 from jobs.contract.manifest import verify
 from jobs.contract.metrics import read_metrics
 from tests import tiny
+from tests.conftest import REPOSITORY
 from tests.evaluation.conftest import Trained
 
 SCHEMA = Path(__file__).parents[2] / "jobs" / "evaluation" / "report.schema.json"
@@ -203,3 +204,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         error = capsys.readouterr().err.strip().splitlines()
         assert len([line for line in error if line.startswith("Error:")]) == 1, error
         assert not (workspace / "out").exists()
+
+
+@pytest.mark.parametrize("source", ["sample", "pandalm"])
+def test_genuine_data_gets_a_verdict_that_can_be_recomputed(
+    aios: Aios, trained: Trained, workspace: Path, source: str, request: pytest.FixtureRequest
+) -> None:
+    """From an export to a report on its test split, whose numbers follow from the published rows."""
+    export = REPOSITORY / "training_data" / "sample" / "argilla_export.jsonl"
+    if source == "pandalm":
+        export = request.getfixturevalue("shared") / "data" / "human" / "pandalm.argilla.jsonl"
+    ratios = ["--train-ratio", 0.8, "--eval-ratio", 0.1, "--test-ratio", 0.1]
+    assert aios("data", "argilla-export", "--input", export, "--output", "data", *ratios) == 0
+    on_it = Trained(base=trained.base, data=workspace / "data", rm=trained.rm, dpo=trained.dpo)
+    assert evaluate(aios, on_it, workspace / "out", "--max-length", 200) == 0
+    assert read(workspace / "out")["inputs"]["dataset"]["pairs"] > 50
+    recompute(workspace / "out")

@@ -207,7 +207,7 @@ class Result:
         view = await asyncio.to_thread(BOOK.find, self.name)
         if view.phase == self._phase:
             return
-        self._phase = view.phase
+        found = {s.name: s for s in await asyncio.to_thread(data_sets)} if view.ended else {}
         step = next((s for s in view.steps if s.name == "ingest"), None)
         self.area.clear()
         with self.area:
@@ -215,7 +215,6 @@ class Result:
                 badge(view.phase)
                 tag("span", "This page may be closed; the ingestion goes on." if not view.ended else "", "hint")
             done = step is not None and step.phase is Phase.SUCCEEDED
-            found = {s.name: s for s in await asyncio.to_thread(data_sets)} if view.ended else {}
             if view.ended and not done:
                 note(step.message if step and step.message else view.message, "bad")
                 link("See its log", f"/runs/{quote(self.name)}")
@@ -224,6 +223,7 @@ class Result:
                 data_card.full(found[self.dataset], self.dark)
             elif view.ended:
                 note("This preview has been accepted or discarded.")
+        self._phase = view.phase  # only now: what went wrong on the way is tried again
 
     def _offer(self) -> None:
         target = previews.target_of(self.dataset)

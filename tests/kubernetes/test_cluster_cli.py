@@ -48,7 +48,8 @@ def test_submit_watch_and_read_from_elsewhere(space: Space, tmp_path: Path) -> N
     where = ["-n", space.namespace]
     assert "one: succeeded" in cli("jobs", "status", "one", *where, "--wait")
     lines = cli("jobs", "logs", "one", *where)
-    assert lines.count("Published") == 2
+    assert "fetch-model  | Published" in lines
+    assert "ingest       | " in lines
     kubectl("-n", space.namespace, "delete", "pods", "-l", "aios-alignment/step")
     assert "Published" in cli("jobs", "logs", "one", *where) or "published" in cli("jobs", "logs", "one", *where)
     assert "one: succeeded" in cli("jobs", "status", "one", *where)

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := train,k8s,gui,dev
+EXTRAS := train,k8s,gui,wandb,dev
 KIND   ?= aios
 HELM   := PATH=$(CURDIR)/$(BIN):$$PATH helm
 # The demo model's weights come as a Python package; its own dependencies are not needed.

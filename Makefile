@@ -79,7 +79,7 @@ test-cluster: setup  ## Run the tests that need a cluster (KUBECONFIG), with the
 test: setup  ## Run the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not train and not cluster"
 
-test-train: setup  ## Run the tests that train SmolLM2-135M-Instruct
+test-train: setup  ## Run the tests that train for minutes
 	$(BIN)/python -m pytest -m train
 
 lint: setup  ## Check style, types and import contracts

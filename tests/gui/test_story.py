@@ -30,6 +30,7 @@ def _in_state(browser: Browser, state: str) -> None:
     until(lambda: browser.driver.find_element("css selector", ".titles .badge").text == state, state, 120)
 
 
+@pytest.mark.train
 def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Upload, ingest, start a reward model, watch it, close the tab, restart the server, stop it: in a browser."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")

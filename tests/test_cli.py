@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 
 from jobs.cli import LazyGroup, run
@@ -67,16 +68,19 @@ def _find(path: tuple[str, ...]) -> click.Command:
 
 
 def test_help_is_quick_and_light() -> None:
-    """`aios --help` loads no numerical library and no Kubernetes client, and takes under 0.2 s at its best of five."""
+    """`aios --help` loads no numerical library and no Kubernetes client, and needs under 0.2 s of processor time."""
     code = "import sys, jobs.cli; jobs.cli.run(['--help']); print(*sorted(sys.modules), file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {module.split(".")[0] for module in result.stderr.split()}
     assert not loaded & {"torch", "transformers", "trl", "kubernetes", "numpy", "pyarrow", "datasets", "pandas"}
     times = []
     for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "jobs.cli", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - started)
+        # Processor time: with other tests beside it, the clock would measure those as well.
+        process = psutil.Popen([sys.executable, "-m", "jobs.cli", "--help"], stdout=subprocess.DEVNULL)
+        before = os.times()
+        assert process.wait() == 0
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 0.2
 
 

@@ -14,6 +14,9 @@ from tests.gui.panel import REPOSITORY, Browser, running, until
 
 SAMPLE = REPOSITORY / "training_data/sample/argilla_export.jsonl"
 
+# Whole stories of a person at the browser take minutes: make test-train runs them.
+pytestmark = pytest.mark.train
+
 
 def _step_shown(browser: Browser) -> int:
     found = re.search(r"step (\d+)/\d+", browser.text())
@@ -30,7 +33,6 @@ def _in_state(browser: Browser, state: str) -> None:
     until(lambda: browser.driver.find_element("css selector", ".titles .badge").text == state, state, 120)
 
 
-@pytest.mark.train
 def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Upload, ingest, start a reward model, watch it, close the tab, restart the server, stop it: in a browser."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")
@@ -98,7 +100,6 @@ def test_data_are_replaced_only_when_a_person_accepts(tmp_path: Path, browser: B
         assert [path.name for path in data.parent.iterdir() if path.is_dir()] == ["preferences"]
 
 
-@pytest.mark.train
 def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Stop a reward model, resume it to its end, train a policy, evaluate, read the verdict; on a phone's window."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")

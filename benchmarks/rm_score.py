@@ -1,85 +1,119 @@
-"""rm-score against transformers' text-classification pipeline: the same model, rows and precision, side by side.
+"""rm-score against transformers' text-classification pipeline: the same model, texts and precision, side by side.
 
-    python -m benchmarks.rm_score MODEL [ROWS]
+    python -m benchmarks.rm_score MODEL [--dataset-dir DIR] [--rows N] [--precision fp32] [--kinds pairs single]
 
-MODEL is a reward model; a causal one gets a random head, which costs the same. Times are CPU seconds of this process
-beside wall seconds, since a shared machine stretches the latter. The pipeline gets the best of five batch sizes.
+MODEL is a reward model; a causal one gets a random head, which costs the same. Three kinds of rows: pairs of people's
+preferences from DIR (one prompt, two answers), samples (four answers to each prompt), and single answers. The
+pipeline gets the batch size that is best for it; runs alternate, and medians of their wall times are compared.
 """
 
 from __future__ import annotations
 
-import functools
+import argparse
 import random
-import sys
+import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from jobs.evaluation.models import reward_on_device
 from jobs.evaluation.rows import Row
-from jobs.evaluation.scoring import score_rows
+from jobs.evaluation.scoring import score_rows, sides_of
 from jobs.models.load import load_tokenizer
 from jobs.training.encode import PairEncoder
 from jobs.training.hardware import set_threads, torch_dtype
+from jobs.training.libraries import quiet_libraries
 
 WORDS = ["the", "tea", "is", "hot", "and", "you", "should", "wait", "a", "few", "minutes", "before", "guests", "drink"]
-BATCHES = (1, 4, 8, 16, 32)
+BATCHES = (1, 2, 4, 8, 16)
+REPETITIONS = 3
 
 
-def make_rows(count: int) -> list[Row]:
-    """Rows whose answers have 5 to 150 words, short ones more often, as in chat data."""
+def words(rng: random.Random, count: int) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(count))
+
+
+def made_rows(count: int, samples: int) -> list[Row]:
+    """Rows whose answers have 5 to 150 words, short ones more often, as in chat data; so many answers to a prompt."""
     rng = random.Random(0)
-
-    def text(words: int) -> str:
-        return " ".join(rng.choice(WORDS) for _ in range(words))
-
-    return [{"prompt": text(rng.randint(5, 25)), "response": text(int(5 * 30 ** rng.random()))} for _ in range(count)]
+    prompts = [words(rng, rng.randint(5, 25)) for _ in range(count // samples)]
+    return [{"prompt": p, "response": words(rng, int(5 * 30 ** rng.random()))} for p in prompts for _ in range(samples)]
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float, object]:
-    """Return CPU seconds, wall seconds and the result."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    result = work()
-    return time.process_time() - cpu, time.perf_counter() - wall, result
+def pairs(folder: Path, count: int) -> list[Row]:
+    """Return the first pairs of the training split."""
+    lines = (folder / "train.jsonl").read_bytes().splitlines()[:count]
+    return [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in map(orjson.loads, lines)]
 
 
-def main(model: str, count: int = 128) -> None:
-    """Print one line per precision: rows per CPU second of both, and the ratio."""
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print one line per kind of rows and precision: rows per second of both, and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--dataset-dir", type=Path, default=Path("training_data/curated_datasets/preferences"))
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--kinds", nargs="+", default=["pairs", "samples", "single"])
+    options = parser.parse_args()
     set_threads()
-    tokenizer = load_tokenizer(model)
+    quiet_libraries()
+    tokenizer = load_tokenizer(options.model)
     encoder = PairEncoder(tokenizer, chat_template="auto", max_length=1024, truncation="right")
-    rows = make_rows(count)
-    texts = [tokenizer.decode(ids) for ids in encoder.encode_joined([(r["prompt"], r["response"]) for r in rows])]
-    for precision in ("fp32", "bf16"):
-        cpu_stock, wall_stock, batch = best_of_pipeline(model, tokenizer, texts, precision)
-        torch.manual_seed(0)
-        with reward_on_device(model, tokenizer, precision) as ours:
-            score_rows(ours, encoder, rows[:4], batch_size=2)
-            cpu, wall, _ = timed(functools.partial(score_rows, ours, encoder, rows, batch_size=32))
-        print(
-            f"{precision}: rm-score {count / cpu:.1f} rows per CPU s ({count / wall:.1f}/s), "
-            f"pipeline at its best batch ({batch}) {count / cpu_stock:.1f} ({count / wall_stock:.1f}/s): "
-            f"x{cpu_stock / cpu:.2f} (wall x{wall_stock / wall:.2f})",
-            flush=True,
-        )
+    kinds = {
+        "pairs": pairs(options.dataset_dir, options.rows),
+        "samples": made_rows(options.rows, 4),
+        "single": made_rows(options.rows, 1),
+    }
+    for precision in options.precision:
+        for kind in options.kinds:
+            rows = kinds[kind]
+            ours, stock, batch = compare(options.model, tokenizer, encoder, rows, precision)
+            print(
+                f"{precision} {kind:8s} rm-score {len(rows) / ours:6.1f} rows/s, "
+                f"pipeline {len(rows) / stock:6.1f} rows/s at its best batch size of {batch}: {stock / ours:.2f} times",
+                flush=True,
+            )
 
 
-def best_of_pipeline(model: str, tokenizer: Any, texts: list[str], precision: str) -> tuple[float, float, int]:
-    """Return CPU seconds, wall seconds and batch size of the pipeline's fastest run."""
-    stock = AutoModelForSequenceClassification.from_pretrained(model, num_labels=1, dtype=torch_dtype(precision))
-    stock.config.pad_token_id = tokenizer.pad_token_id
-    classify = pipeline("text-classification", model=stock, tokenizer=tokenizer, device="cpu")
-    classify(texts[:4], function_to_apply="none", batch_size=2)
-    runs = []
-    for batch in BATCHES:
-        cpu, wall, _ = timed(functools.partial(classify, texts, function_to_apply="none", batch_size=batch))
-        runs.append((cpu, wall, batch))
-        print(f"  pipeline {precision} batch {batch}: {cpu:.1f} CPU s, {wall:.1f} s", flush=True)
-    return min(runs)
+def compare(
+    name: str, tokenizer: Any, encoder: PairEncoder, rows: list[Row], precision: str
+) -> tuple[float, float, int]:
+    """Return the median seconds of ours and of the pipeline, and the pipeline's batch size."""
+    texts = [
+        tokenizer.decode(encoder.encode_joined([(row["prompt"], row[side])])[0])
+        for row in rows
+        for side in sides_of(row)
+    ]
+    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype=torch_dtype(precision))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+
+    def stock(some: list[str], batch: int) -> float:
+        return seconds(lambda: classify(some, function_to_apply="none", batch_size=batch))
+
+    stock(texts[:4], 2)
+    probe = random.Random(1).sample(texts, min(32, len(texts)))
+    best = min(BATCHES, key=lambda batch: stock(probe, batch))
+    torch.manual_seed(0)
+    times: list[tuple[float, float]] = []
+    with reward_on_device(name, tokenizer, precision) as ours:
+        score_rows(ours, encoder, rows[:4], batch_size=2)
+        for _ in range(REPETITIONS):
+            times.append((seconds(lambda: score_rows(ours, encoder, rows, batch_size=32)), stock(texts, best)))
+    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    return mine, theirs, best
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:3]))
+    main()

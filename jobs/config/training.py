@@ -100,7 +100,8 @@ class TrainingConfig:
     """adamw keeps 8 bytes of state per trained weight, adamw-8bit 2; that needs a CUDA GPU and the extra `quant`."""
 
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """Implementation of attention; auto leaves the choice to the model's own code (sdpa nearly everywhere)."""
+    """Implementation of attention; auto leaves the choice to the model's own code (sdpa nearly everywhere), and to
+    --fast on CPUs, which then computes what the two answers of a pair share only once."""
 
     early_stopping: int | None = option(None, min=1)
     """Stop when so many evaluations in a row brought no better eval loss, and publish the best model seen instead of

@@ -13,7 +13,7 @@ from jobs.contract.files import sha256_json, write_atomic
 from jobs.contract.log import LOG
 from jobs.training.encode import EncodedPair
 from jobs.training.interrupt import StopFlag
-from jobs.training.logps import by_length, completion_logps
+from jobs.training.logps import completion_logps, passes
 from jobs.training.world import World
 
 CACHE = Path("artifacts/cache/reference")
@@ -107,15 +107,18 @@ def _compute(
     from jobs.training.hardware import torch_dtype
 
     sums: dict[int, float] = {}
+    asked = [sequences[i] for i in wanted]
+    if not asked:
+        return sums
     device = next(model.parameters()).device.type
     dtype = torch_dtype(precision)
     model.eval()
     with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
-        lengths = [len(p) + len(a) for p, a in (sequences[i] for i in wanted)]
-        for batch in by_length(lengths, PASS_SEQUENCES, PASS_TOKENS):
+        joined, prompts = zip(*((prompt + answer, tuple(prompt)) for prompt, answer in asked), strict=True)
+        for batch in passes(model, joined, prompts, batch_size=PASS_SEQUENCES, max_tokens=PASS_TOKENS):
             if stop:
                 break
             indices = [wanted[i] for i in batch]
-            totals, _ = completion_logps(model, [sequences[i] for i in indices], pad_id)
+            totals, _ = completion_logps(model, [asked[i] for i in batch], pad_id)
             sums |= dict(zip(indices, totals.tolist(), strict=True))
     return sums

@@ -43,7 +43,8 @@ def run(config: DPOConfig) -> None:
         from jobs.models.load import load_causal
         from jobs.training import adapters
         from jobs.training.arguments import trainer_arguments
-        from jobs.training.fast import takes_half, unsupported
+        from jobs.training.fast import takes_half, takes_packed, unsupported
+        from jobs.training.packing import use_shared_start
         from jobs.training.publication import publish
 
         # Data: every row is encoded once and accounted for.
@@ -59,11 +60,18 @@ def run(config: DPOConfig) -> None:
         if config.quantize == "none":
             model.to(device)
 
+        packed = takes_packed(config) and not unsupported(model)
+        if packed:
+            use_shared_start(model)
+
         @functools.cache
         def load_reference() -> Any:
             if reference == config.policy_model:
                 return model
-            return load_causal(reference, tokenizer, **session.load_options()).to(device)
+            other = load_causal(reference, tokenizer, **session.load_options()).to(device)
+            if packed:
+                use_shared_start(other)
+            return other
 
         half = takes_half(config, session.precision, session.world.size) and not unsupported(model)
 
@@ -106,6 +114,6 @@ def run(config: DPOConfig) -> None:
             peft_config=adapters.lora(config, "dpo"),
         )
         if config.fast:
-            trainer.make_fast(half=half)
+            trainer.make_fast(half=half, packed=packed)
         session.learn(trainer)
         publish(session, trainer)

@@ -86,7 +86,8 @@ def _ask_reward_model(case: Case, measured: Measured) -> None:
 
         def score(sequences: list[tuple[list[int], list[int]]]) -> Floats:
             joined = [prompt + answer for prompt, answer in sequences]
-            return score_sequences(model, joined, pad_id, case.config.batch_size)
+            prompts = [tuple(prompt) for prompt, _ in sequences]
+            return score_sequences(model, joined, prompts, pad_id, case.config.batch_size)
 
         encoded = case.test.encode(encoder)
         chosen, rejected = both_sides(encoded.pairs, score)

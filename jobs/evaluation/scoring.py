@@ -1,4 +1,4 @@
-"""Rewards of many rows: encoded in one go, sorted by length, truncated as in training only where they are too long."""
+"""Rewards of many rows: encoded in one go, grouped by prompt, truncated as in training only where they are too long."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDES = ("response", "chosen", "rejected")
 
 def problem_of(row: Row) -> str | None:
     """Return why a row cannot be scored; None when it can."""
-    wanted = ("prompt", *_sides(row))
+    wanted = ("prompt", *sides_of(row))
     return next((problem for name in wanted if (problem := problem_with(row, name))), None)
 
 
@@ -32,12 +32,13 @@ def problem_with(row: Row, name: str) -> str | None:
 
 def score_rows(model: Any, encoder: PairEncoder, rows: Sequence[Row], *, batch_size: int) -> list[Row]:
     """Return for each row the columns that scoring adds; rows must be free of problems."""
-    jobs = [(i, side) for i, row in enumerate(rows) for side in _sides(row)]
+    jobs = [(i, side) for i, row in enumerate(rows) for side in sides_of(row)]
     full = encoder.encode_joined([(rows[i]["prompt"], rows[i][side]) for i, side in jobs])
     # The longer answer of a pair decides how much prompt both keep, so a long one cuts its sibling too.
     cut = {i for (i, _), ids in zip(jobs, full, strict=True) if len(ids) > encoder.max_length}
     sequences = [_cut(encoder, rows[i], side) if i in cut else ids for (i, side), ids in zip(jobs, full, strict=True)]
-    scores = score_sequences(model, sequences, encoder.tokenizer.pad_token_id, batch_size)
+    prompts = [rows[i]["prompt"] if isinstance(rows[i]["prompt"], str) else repr(rows[i]["prompt"]) for i, _ in jobs]
+    scores = score_sequences(model, sequences, prompts, encoder.tokenizer.pad_token_id, batch_size)
     added: list[Row] = [{"truncated": i in cut} for i in range(len(rows))]
     for (i, side), score in zip(jobs, scores.tolist(), strict=True):
         added[i]["reward" if side == "response" else f"reward_{side}"] = score
@@ -48,7 +49,8 @@ def score_rows(model: Any, encoder: PairEncoder, rows: Sequence[Row], *, batch_s
     return added
 
 
-def _sides(row: Row) -> tuple[str, ...]:
+def sides_of(row: Row) -> tuple[str, ...]:
+    """Return which texts of a row are scored."""
     return ("response",) if row.get("response") is not None else ("chosen", "rejected")
 
 

@@ -41,7 +41,7 @@ def run(config: RMConfig) -> None:
         from jobs.rm.trainer import RMTrainer
         from jobs.training import adapters
         from jobs.training.arguments import trainer_arguments
-        from jobs.training.fast import takes_half
+        from jobs.training.fast import takes_half, takes_packed
         from jobs.training.publication import publish
 
         # Data: every row is encoded once and accounted for.
@@ -76,6 +76,8 @@ def run(config: RMConfig) -> None:
             peft_config=adapters.lora(config, "rm"),
         )
         if config.fast:
-            trainer.make_fast(half=takes_half(config, session.precision, session.world.size))
+            trainer.make_fast(
+                half=takes_half(config, session.precision, session.world.size), packed=takes_packed(config)
+            )
         session.learn(trainer)
         publish(session, trainer)

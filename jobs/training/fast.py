@@ -4,11 +4,12 @@ Where TRL 1.16 spends a step on a CPU, and what is done about it:
 
 - It projects every position onto the vocabulary, prompt and padding included, and again in the backward pass (where
   there is Triton it does not). `ScoredTokens` projects the positions that predict an answer token, once.
-- It pads all sequences of a batch to the longest. `groups_by_length` runs the short ones apart.
+- It computes the prompt of a pair twice and pads all sequences to the longest. `packing` does neither; where an
+  architecture does not support it, `groups_by_length` at least runs the short sequences apart.
 - Under autocast, weights are cast at every pass and the residual stream stays in fp32. `HalfCopy` keeps a bf16 copy of
   the weights for the passes; gradients, clipping, optimizer, checkpoints and the published model stay in fp32.
 
-Shapes: N scored positions, V vocabulary, H width, B sequences, L tokens.
+Shapes: N scored positions, V vocabulary, H width, B sequences, L tokens, T tokens that are computed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from jobs.training.packing import SHARED_START, pack, packed_states
 
 if TYPE_CHECKING:
     from jobs.config.training import TrainingConfig
@@ -125,17 +128,26 @@ def groups_by_length(lengths: list[int]) -> list[list[int]]:
     return groups[::-1]
 
 
-def hidden_states(model: Any, input_ids_BL: Tensor, attention_BL: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Run a model's body over a right-padded batch; returns (indices of the sequences, their hidden states)."""
-    parts = []
+def body_states(model: Any, input_ids_BL: Tensor, attention_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a model's body over a right-padded batch of pairs, chosen answers first.
+
+    Returns (states_TH, place_BL): the state of token j of sequence i is states_TH[place_BL[i, j]].
+    """
     lengths = attention_BL.sum(1).tolist()
+    if model.config._attn_implementation == SHARED_START:
+        sequences = [ids[:length] for ids, length in zip(input_ids_BL.tolist(), lengths, strict=True)]
+        layout = pack(sequences, [i % max(1, len(sequences) // 2) for i in range(len(sequences))])
+        place_BL = layout.places(*torch.meshgrid(*map(torch.arange, input_ids_BL.shape), indexing="ij"))
+        return packed_states(model, layout), place_BL
+    parts, place_BL, count = [], torch.zeros_like(input_ids_BL), 0
     for group in groups_by_length(lengths):
-        width = lengths[group[0]]
-        rows = torch.tensor(group, device=input_ids_BL.device)
+        rows, width = torch.tensor(group, device=input_ids_BL.device), lengths[group[0]]
         ids, attention = input_ids_BL[rows, :width], attention_BL[rows, :width]
-        output = model.base_model(input_ids=ids, attention_mask=attention, use_cache=False)
-        parts.append((rows, output.last_hidden_state))
-    return parts
+        states = model.base_model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
+        parts.append(states.flatten(0, 1))
+        place_BL[rows, :width] = count + torch.arange(ids.numel()).view(ids.shape)
+        count += ids.numel()
+    return torch.cat(parts), place_BL
 
 
 _PLAIN = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
@@ -167,18 +179,13 @@ def use_fast_head(model: Any) -> None:
             return trl_forward(*args, **({} if labels is None else {"labels": labels}), **kwargs)
         targets_BL = labels[:, 1:]
         scored_BL = targets_BL != -100
-        hidden, where = [], []
-        for rows, states in hidden_states(self, kwargs["input_ids"], kwargs["attention_mask"]):
-            scored = scored_BL[rows, : states.shape[1] - 1]
-            hidden.append(states[:, :-1][scored])
-            where.append(rows[scored.nonzero()[:, 0]] * scored_BL.shape[1] + scored.nonzero()[:, 1])
-        head, place_N = self.get_output_embeddings(), torch.cat(where)
+        states, place_BL = body_states(self, kwargs["input_ids"], kwargs["attention_mask"])
+        head = self.get_output_embeddings()
         per_token = ScoredTokens.apply(  # type: ignore[no-untyped-call]
-            torch.cat(hidden), head.weight, head.bias, targets_BL.reshape(-1)[place_N]
+            states[place_BL[:, :-1][scored_BL]], head.weight, head.bias, targets_BL[scored_BL]
         )
         logps, entropy, mean_logit, top1 = (
-            values.new_zeros(scored_BL.numel()).index_put((place_N,), values).view(scored_BL.shape)
-            for values in per_token
+            values.new_zeros(scored_BL.shape).masked_scatter(scored_BL, values) for values in per_token
         )
         return FusedCausalLMOutput(
             loss=-logps.sum() / scored_BL.sum().clamp(min=1),
@@ -195,19 +202,15 @@ def use_fast_head(model: Any) -> None:
 
 
 def use_fast_score(model: Any) -> None:
-    """Let a sequence classifier apply its head to the last token of each sequence, in fp32, group by group."""
+    """Let a sequence classifier apply its head to the last token of each sequence, in fp32."""
     from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
     def forward(self: Any, input_ids: Tensor, attention_mask: Tensor, **unused: Any) -> Any:
-        last, order = [], []
-        for rows, states in hidden_states(self, input_ids, attention_mask):
-            ends = attention_mask[rows].sum(1) - 1
-            last.append(states[torch.arange(len(rows), device=rows.device), ends])
-            order.append(rows)
+        states, place_BL = body_states(self, input_ids, attention_mask)
+        ends = attention_mask.sum(1, keepdim=True) - 1
         with torch.autocast(input_ids.device.type, enabled=False):
-            weight = self.score.weight.float()
-            scores = torch.cat(last).float() @ weight.t()
-        return SequenceClassifierOutputWithPast(logits=scores[torch.cat(order).argsort()])
+            scores = states[place_BL.gather(1, ends)[:, 0]].float() @ self.score.weight.float().t()
+        return SequenceClassifierOutputWithPast(logits=scores)
 
     model.forward = types.MethodType(forward, model)
 
@@ -261,6 +264,11 @@ def half(model: Any) -> Any:
         for p in model.parameters()
     }
     return copy.deepcopy(model, made)
+
+
+def takes_packed(config: TrainingConfig) -> bool:
+    """Tell whether what a pair shares may be computed once: on CPUs, unless a certain attention is asked for."""
+    return config.fast and config.attention == "auto" and not torch.cuda.is_available() and not config.deepspeed
 
 
 def takes_half(config: TrainingConfig, precision: str, processes: int) -> bool:

@@ -13,6 +13,7 @@ from jobs.contract.files import write_json
 from jobs.contract.log import LOG
 from jobs.training.checkpoints import MARKER, newest_complete
 from jobs.training.fast import HalfCopy, unsupported, use_fast_head, use_fast_score
+from jobs.training.packing import use_shared_start
 
 
 class GuardedTrainer:
@@ -20,8 +21,10 @@ class GuardedTrainer:
 
     half: HalfCopy | None = None
 
-    def make_fast(self, *, half: bool) -> None:
-        """Take the shorter path to the same losses on a CPU; with `half`, on a bf16 copy of the weights.
+    def make_fast(self, *, half: bool, packed: bool) -> None:
+        """Take the shorter path to the same losses on a CPU.
+
+        With `half` the passes run on a bf16 copy of the weights; with `packed` what a pair shares is computed once.
 
         Where TRL has Triton it skips unscored positions itself; under DeepSpeed the weights may be elsewhere.
         """
@@ -37,6 +40,8 @@ class GuardedTrainer:
             use_fast_score(model)
         else:
             use_fast_head(model)
+        if packed and (reason := use_shared_start(model)):
+            LOG.info("%s computes prompts twice: %s", type(model).__name__, reason)
         if half:
             self.half = HalfCopy(state.model)
             if state.args.activation_checkpointing:

@@ -23,7 +23,7 @@ from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG, log_to_file
 from jobs.contract.metrics import MetricsWriter, read_metrics
 from jobs.contract.publish import attempt_id
-from jobs.training.adapters import check_quantization, load_options
+from jobs.training.adapters import check_attention, check_quantization, keep_full_precision, load_options
 from jobs.training.checkpoints import step_of
 from jobs.training.claim import claim, report_finished
 from jobs.training.encode import EncodedSplit, PairEncoder, encode_split
@@ -32,6 +32,7 @@ from jobs.training.hardware import describe_device, peak_memory_mb, resolve_prec
 from jobs.training.interrupt import StopFlag
 from jobs.training.materials import Materials, finished, gather, read_inputs
 from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
+from jobs.training.progress import TrainingProgress
 from jobs.training.recorder import Recorder
 from jobs.training.tracking import WandbRun
 from jobs.training.world import World, join_world, ready_for_deepspeed
@@ -60,6 +61,7 @@ class TrainingSession:
         self.precision = resolve_precision(config.precision)
         self.checkpoint = checkpoint
         self.resume_step = step_of(checkpoint) if checkpoint else None
+        self.progress = TrainingProgress(step, silent=not world.first)
         self.recorder = Recorder()
         if world.first:
             self.recorder.file = MetricsWriter(self.folder / "metrics.jsonl", resume_step=self.resume_step)
@@ -123,11 +125,10 @@ class TrainingSession:
 
         early = self.config.early_stopping
         return [
-            made.MetricsCallback(self.recorder),
+            made.ResumeCallback(self.checkpoint),  # first: the others count from what it restores
+            made.MetricsCallback(self.recorder, self.progress),
             made.StopCallback(self.stop, self.world),
-            made.ResumeCallback(self.checkpoint),
-            made.CheckpointCallback(),
-            made.ProgressCallback(self.step),
+            made.CheckpointCallback(self.recorder),
             *([made.EarlyStopCallback(early)] if early else []),
         ]
 
@@ -146,6 +147,7 @@ class TrainingSession:
         for callback in trainer.callback_handler.callbacks:
             if getattr(callback, "trainer", self) is None:
                 callback.trainer = trainer
+        keep_full_precision(trainer.model, self.config)
         self._announce(trainer)
         with told_plainly(self.config):
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
@@ -243,6 +245,7 @@ def training_session(
         ready_for_deepspeed()
     world = join_world(config.processes)
     check_quantization(config)
+    check_attention(config)
     materials = gather(config, models, splits, inputs)
     stop.check()
     with contextlib.ExitStack() as stack:
@@ -281,4 +284,5 @@ def training_session(
             failed = False
             raise
         finally:
+            session.progress.close()
             session.recorder.close(failed=failed)

@@ -26,7 +26,7 @@ from jobs.contract.publish import attempt_id
 from jobs.training.adapters import check_attention, check_quantization, keep_full_precision, load_options
 from jobs.training.checkpoints import step_of
 from jobs.training.claim import claim, report_finished
-from jobs.training.encode import EncodedSplit, PairEncoder, encode_split
+from jobs.training.encode import EncodedSplit, PairEncoder
 from jobs.training.faults import told_plainly
 from jobs.training.hardware import describe_device, peak_memory_mb, resolve_precision, set_threads
 from jobs.training.interrupt import StopFlag
@@ -34,6 +34,7 @@ from jobs.training.materials import Materials, finished, gather, read_inputs
 from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
 from jobs.training.progress import TrainingProgress
 from jobs.training.recorder import Recorder
+from jobs.training.token_cache import encoded_split
 from jobs.training.tracking import WandbRun
 from jobs.training.world import World, join_world, ready_for_deepspeed
 
@@ -78,7 +79,10 @@ class TrainingSession:
         Raises:
             BadConfig: no pair is left to train or to evaluate on.
         """
-        self.encoded = {name: encode_split(self.encoder, split.rows) for name, split in self.materials.splits.items()}
+        self.encoded = {
+            name: encoded_split(self.encoder, split.rows, write=self.world.first)
+            for name, split in self.materials.splits.items()
+        }
         for name, split in self.encoded.items():
             self.once("data", split=name, **split.accounting())
             dropped = ", ".join(f"{count} {reason}" for reason, count in split.dropped.items()) or "none dropped"

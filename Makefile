@@ -92,7 +92,7 @@ format: setup  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench-train: setup  ## Measure training beside stock and tuned TRL (BENCH="--model DIR --dataset-dir DIR")
+bench-train: setup  ## Measure training beside stock and tuned TRL (BENCH="--cases main --kinds dpo")
 	$(BIN)/python benchmarks/bench_train.py $(BENCH)
 
 bench: setup  ## Measure against the stock tools, side by side

@@ -1,8 +1,8 @@
-"""Run the measurements that need nothing but the repository: ingestion, then training on the demo's data.
+"""Run the measurements that need nothing but the repository: ingestion, then training with the demo's model.
 
     make bench
 
-Training is measured on what `make demo` left behind; without it only ingestion runs, and the line says so.
+Training needs the model that `make demo` fetches; without it only ingestion runs, and the line says so.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 MODEL = Path("artifacts/base/smollm2-135m-instruct")
-DATA = Path("training_data/curated_datasets/preferences")
 
 
 def main() -> None:
     """Run each measurement in a process of its own, so that none is warmed up by another."""
     _run("bench_ingest.py")
-    if MODEL.is_dir() and DATA.is_dir():
-        _run("bench_train.py", "--model", str(MODEL), "--dataset-dir", str(DATA))
+    if MODEL.is_dir():
+        _run("bench_train.py")
     else:
-        print(f"Training was not measured: {MODEL} or {DATA} is missing; run `make demo` first", file=sys.stderr)
+        print(f"Training was not measured: {MODEL} is missing; run `make demo` first", file=sys.stderr)
 
 
 def _run(script: str, *arguments: str) -> None:

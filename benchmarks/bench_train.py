@@ -1,10 +1,11 @@
 """Training side by side: ours, stock TRL 1.16 and tuned TRL, alternating, on the same pairs, model, seed and steps.
 
-    python benchmarks/bench_train.py --model artifacts/base/smollm2-135m-instruct --dataset-dir DIR
+    python benchmarks/bench_train.py [--cases main 64 256 1024 lora] [--kinds rm dpo]
 
-Every measurement is a process of its own. Ratios compare medians over repetitions; `cpu` is the processor time of the
-whole process, which a busy machine disturbs less than the clock. Stock is TRL's defaults (gradient checkpointing on,
-the reference model asked at every step); tuned has checkpointing off and the reference precomputed.
+The pairs are those of --export; for the case 1024 several answers are joined until they are that long. Every
+measurement is a process of its own; figures are medians over repetitions. Stock is TRL's defaults (gradient
+checkpointing on, the reference model asked at every step); tuned has checkpointing off and the reference precomputed,
+whose time is in the start, as it is in ours. Ours also evaluates before the first step, which the others do not.
 """
 
 from __future__ import annotations
@@ -12,78 +13,143 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a checkout that is not installed
+
 VARIANTS = ("ours", "stock", "tuned")
+PANDALM = Path("../shared/data/human/pandalm.argilla.jsonl")
+EVAL_PAIRS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """What is trained: pairs a step, longest sequence, adapters, and how often that is repeated."""
+
+    batch_size: dict[str, int]
+    max_length: int
+    lora_rank: int = 0
+    repetitions: int = 3
+
+
+CASES = {
+    "main": Case(batch_size={"rm": 8, "dpo": 4}, max_length=512, repetitions=5),
+    "64": Case(batch_size={"rm": 8, "dpo": 8}, max_length=64),
+    "256": Case(batch_size={"rm": 8, "dpo": 4}, max_length=256),
+    "1024": Case(batch_size={"rm": 2, "dpo": 2}, max_length=1024),
+    "lora": Case(batch_size={"rm": 8, "dpo": 4}, max_length=512, lora_rank=16),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--dataset-dir", required=True)
-    parser.add_argument("--kinds", nargs="+", default=["rm", "dpo"])
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--model", default="artifacts/base/smollm2-135m-instruct")
+    parser.add_argument(
+        "--export", default=PANDALM if PANDALM.exists() else "training_data/sample/argilla_export.jsonl"
+    )
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--kinds", nargs="+", choices=("rm", "dpo"), default=["rm", "dpo"])
+    parser.add_argument("--steps", type=int, default=6, help="the first is not timed")
+    parser.add_argument("--repetitions", type=int, help="instead of the case's own")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--lora-rank", type=int, default=0)
-    parser.add_argument("--worker", nargs=2, metavar=("VARIANT", "KIND"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(measure(*options.worker, options)))
+        variant, kind, case, data, started = options.worker
+        print(json.dumps(measure(variant, kind, CASES[case], Path(data), float(started), options)))
         return
-    for kind in options.kinds:
-        results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
-        for repetition in range(options.repetitions):
-            # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
-            for variant in VARIANTS[repetition % 3 :] + VARIANTS[: repetition % 3]:
-                results[variant].append(start(variant, kind))
-        report(kind, results)
+    with tempfile.TemporaryDirectory(prefix="bench-train-") as name:
+        rows = ingested(options.export, Path(name))
+        for case in options.cases:
+            data = published(rows, case, Path(name) / case)
+            for kind in options.kinds:
+                results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
+                for repetition in range(options.repetitions or CASES[case].repetitions):
+                    # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
+                    for variant in VARIANTS[repetition % 3 :] + VARIANTS[: repetition % 3]:
+                        results[variant].append(start(variant, kind, case, data))
+                report(kind, case, results)
 
 
-def start(variant: str, kind: str) -> dict[str, Any]:
+def ingested(export: str | Path, folder: Path) -> list[dict[str, Any]]:
+    """Return the valid pairs of an export, shuffled."""
+    command = [sys.executable, "-m", "jobs.cli", "data", "argilla-export", "--input", str(export)]
+    command += ["--output", str(folder / "all"), "--train-ratio", "1", "--eval-ratio", "0", "--test-ratio", "0"]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    rows = [json.loads(line) for line in (folder / "all/train.jsonl").read_text(encoding="utf-8").splitlines()]
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def published(rows: list[dict[str, Any]], case: str, folder: Path) -> Path:
+    """Publish the pairs of a case as ingestion does."""
+    from tests.tiny import publish_rows
+
+    rows = long_rows(rows, characters=4500) if case == "1024" else rows
+    held_out = max(4, min(EVAL_PAIRS, len(rows) // 4))
+    return publish_rows(folder, {"train": rows[held_out:], "eval": rows[:held_out], "test": rows[:1]})
+
+
+def long_rows(rows: list[dict[str, Any]], characters: int) -> list[dict[str, Any]]:
+    """Join the answers of several pairs until both have so many characters."""
+    made, parts = [], []
+    for row in rows:
+        parts.append(row)
+        if min(sum(len(part[side]) for part in parts) for side in ("chosen", "rejected")) >= characters:
+            joined = {side: "\n\n".join(part[side] for part in parts) for side in ("chosen", "rejected")}
+            made.append({"prompt": parts[0]["prompt"]} | joined)
+            parts = []
+    return made
+
+
+def start(variant: str, kind: str, case: str, data: Path) -> dict[str, Any]:
     """Measure one variant in a process of its own."""
-    started = time.perf_counter()
-    process = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--worker", variant, kind], stdout=subprocess.PIPE, check=True
-    )
+    started = time.time()
+    worker = ["--worker", variant, kind, case, str(data), str(started)]
+    process = subprocess.run([sys.executable, __file__, *sys.argv[1:], *worker], stdout=subprocess.PIPE, check=True)
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    return result | {"process_s": time.perf_counter() - started}
+    return result | {"process_s": time.time() - started}
 
 
-def measure(variant: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    variant: str, kind: str, case: Case, data: Path, started: float, options: argparse.Namespace
+) -> dict[str, Any]:
     """Train and return what was measured; runs in the worker."""
     import resource
 
     folder = Path(tempfile.mkdtemp(prefix="bench-train-"))
     try:
-        result = ours(kind, options, folder) if variant == "ours" else trl(kind, options, folder, variant == "tuned")
+        if variant == "ours":
+            result = ours(kind, case, data, options, folder)
+        else:
+            result = trl(kind, case, data, options, folder, variant == "tuned")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return result | {"cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+    result["start_s"] = result.pop("first_step_at") - started
+    return result | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def ours(kind: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def ours(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from jobs.cli import run
     from jobs.contract.metrics import read_metrics
 
-    dataset, model = Path(options.dataset_dir).resolve(), Path(options.model).resolve()
+    model = Path(options.model).resolve()
     os.chdir(folder)  # the reference cache lies in the workspace: here it starts empty
     flag = "--base-model" if kind == "rm" else "--policy-model"
     line = [
         "hrm-hf", f"{kind}-train", flag, model, "--dataset-dir", dataset, "--output-dir", "out", "--max-steps",
-        options.steps, "--batch-size", options.batch_size, "--max-length", options.max_length, "--lr", 1e-5,
+        options.steps, "--batch-size", case.batch_size[kind], "--max-length", case.max_length, "--lr", 1e-5,
         "--precision", options.precision, "--eval-steps", 10**6, "--save-steps", 10**6,
-        "--lora-rank", options.lora_rank,
+        "--lora-rank", case.lora_rank,
     ]  # fmt: skip
     code = run([str(part) for part in line])
     if code:
@@ -95,10 +161,11 @@ def ours(kind: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]
         "losses": [line["loss"] for line in train],
         "tokens": train[-1]["num_tokens"],
         "eval_loss": lines[-1]["eval_loss_last"],
+        "first_step_at": train[0]["time"] - train[0]["step_time_s"],
     }
 
 
-def trl(kind: str, options: argparse.Namespace, folder: Path, tuned: bool) -> dict[str, Any]:
+def trl(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folder: Path, tuned: bool) -> dict[str, Any]:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback, set_seed
@@ -107,13 +174,15 @@ def trl(kind: str, options: argparse.Namespace, folder: Path, tuned: bool) -> di
     from jobs.models.load import load_tokenizer
 
     os.environ["TQDM_DISABLE"] = "1"
-    data = {name: chats(Path(options.dataset_dir) / f"{name}.jsonl") for name in ("train", "eval")}
+    data = {name: chats(dataset / f"{name}.jsonl") for name in ("train", "eval")}
     tokenizer = load_tokenizer(options.model)
     seconds: list[float] = []
+    began: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             self.started = time.perf_counter()
+            began.append(time.time())
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             seconds.append(time.perf_counter() - self.started)
@@ -121,7 +190,7 @@ def trl(kind: str, options: argparse.Namespace, folder: Path, tuned: bool) -> di
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": options.steps,
-        "per_device_train_batch_size": options.batch_size,
+        "per_device_train_batch_size": case.batch_size[kind],
         "learning_rate": 1e-5,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.03,
@@ -133,19 +202,19 @@ def trl(kind: str, options: argparse.Namespace, folder: Path, tuned: bool) -> di
         "report_to": [],
         "disable_tqdm": True,
         "save_strategy": "no",
-        "max_length": options.max_length,
+        "max_length": case.max_length,
     }
     if tuned:
         arguments["activation_checkpointing"] = False
     # The same adapters as ours: rank, twice the rank as alpha, all linear layers.
     lora = (
         LoraConfig(
-            r=options.lora_rank,
-            lora_alpha=2 * options.lora_rank,
+            r=case.lora_rank,
+            lora_alpha=2 * case.lora_rank,
             target_modules="all-linear",
             task_type="SEQ_CLS" if kind == "rm" else "CAUSAL_LM",
         )
-        if options.lora_rank
+        if case.lora_rank
         else None
     )
     common: dict[str, Any] = {
@@ -170,6 +239,7 @@ def trl(kind: str, options: argparse.Namespace, folder: Path, tuned: bool) -> di
         "losses": [line["loss"] for line in history],
         "tokens": history[-1]["num_tokens"],
         "eval_loss": trainer.evaluate()["eval_loss"],
+        "first_step_at": began[0],
     }
 
 
@@ -187,27 +257,37 @@ def chats(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def report(kind: str, results: dict[str, list[dict[str, Any]]]) -> None:
-    """Print a table: medians over the repetitions, and how many times ours is faster."""
+def report(kind: str, case: str, results: dict[str, list[dict[str, Any]]]) -> None:
+    """Print rows of a Markdown table: medians over the repetitions, and how many times ours is faster."""
+    pairs = CASES[case].batch_size[kind]
+    for runs in results.values():
+        for run in runs:
+            # The first step warms caches and allocators up; the others differ, since their pairs do.
+            run["step_s"] = statistics.mean(run["steps_s"][1:])
 
     def median(variant: str, key: str) -> float:
         return statistics.median(result[key] for result in results[variant])
 
-    for runs in results.values():
-        for run in runs:
-            # The first step warms caches and allocators up.
-            run["step_s"] = statistics.median(run["steps_s"][1:])
-    print(f"\n{kind}: step s | samples/s (x ours) | cpu s of the process | process s | peak MB | eval loss | loss diff")
+    print(f"\n{kind}, {case}: {pairs} pairs a step, {len(results['ours'])} repetitions")
+    print(
+        "| tool | pairs/s | ours is faster | start to first step, s | whole process, s | peak MB | eval loss | loss |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     first = results["stock"][0]
     for variant in VARIANTS:
-        run = results[variant][0]
-        step = median(variant, "step_s")
+        run, step = results[variant][0], median(variant, "step_s")
         difference = max(abs(a - b) for a, b in zip(run["losses"], first["losses"], strict=True))
-        print(
-            f"  {variant:6s} {step:7.2f} | {1 / step:6.3f} batches/s ({step / median('ours', 'step_s'):4.2f}x)"
-            f" | {median(variant, 'cpu_s'):6.1f} | {median(variant, 'process_s'):6.1f}"
-            f" | {median(variant, 'peak_mb'):6.0f} | {run['eval_loss']:.4f} | {difference:.1e}"
-        )
+        cells = [
+            variant,
+            f"{pairs / step:.2f}",
+            f"{step / median('ours', 'step_s'):.2f}",
+            f"{median(variant, 'start_s'):.1f}",
+            f"{median(variant, 'process_s'):.1f}",
+            f"{median(variant, 'peak_mb'):.0f}",
+            f"{run['eval_loss']:.4f}",
+            f"{difference:.1e}",
+        ]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

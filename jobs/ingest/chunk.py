@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from jobs.ingest.lengths import Measure
 from jobs.ingest.pairs import Pair, PairMaker
 from jobs.ingest.plan import Plan
 from jobs.ingest.reasons import DropError
-from jobs.ingest.source import Unit, line_number, read_range
+from jobs.ingest.source import Unit, first_line, line_number, range_lines
 from jobs.ingest.texts import canonical, characters
 
 ENTRY = struct.Struct("<16s16s16sIIIIIIB")
@@ -33,6 +33,7 @@ ENTRY = struct.Struct("<16s16s16sIIIIIIB")
 chosen and rejected in tokens, flags."""
 SWAPPED, FIRST_KNOWN, FIRST_WON, LONGER_WON, SAME_LENGTH = 1, 2, 4, 8, 16
 SAMPLE_IDS = 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOTHING = object()
 _DROP_LINE = b'{"id":%b,"reason":"%b"}\n'
 
@@ -92,7 +93,7 @@ class Chunker:
     def __init__(self, rules: Rules, name: str) -> None:
         self.rules = rules
         self.measure = Measure(rules.tokenizer)
-        self.key = rules.seed.to_bytes(8, "little", signed=True)
+        self.keyed = sha256(rules.seed.to_bytes(8, "little", signed=True))
         self.shift = 16 - (rules.buckets.bit_length() - 1)
         self.spill_path = rules.spill_dir / f"spill-{name}"
         self.spill: IO[bytes] = self.spill_path.open("ab")
@@ -120,17 +121,16 @@ class Chunker:
             for number, row in enumerate(iter_rows(Path(unit.path), range(unit.start, unit.end)), start=1):
                 take(number, row)
         else:
-            offset, lines = _lines(unit)
 
             def parse(number: int, line: bytes) -> None:
-                row = self._parse(unit, offset, number, line, result)
+                row = self._parse(unit, number, line, result)
                 if row is not _NOTHING:
                     take(number, row)
 
             if self.fast is not None:
-                self.fast.read(lines, maker, result, sink, parse)
+                self.fast.read(_lines(unit), maker, result, sink, parse)
             else:
-                for number, line in enumerate(lines, start=1):
+                for number, line in enumerate(_lines(unit), start=1):
                     parse(number, line)
         result.tallies, result.statuses = maker.tallies, maker.statuses()
         self._spill(result, sink)
@@ -156,7 +156,7 @@ class Chunker:
             result.pairs += len(made)
             result.with_pairs += 1
 
-    def _parse(self, unit: Unit, offset: int, number: int, line: bytes, result: UnitResult) -> Any:
+    def _parse(self, unit: Unit, number: int, line: bytes, result: UnitResult) -> Any:
         """Return the value of a line; `_NOTHING` for a blank one and for a bad one that is skipped and counted."""
         try:
             return orjson.loads(line)
@@ -167,12 +167,12 @@ class Chunker:
             return parse_slowly(line)
         except BadLineError as bad:
             if not self.rules.skip_bad_lines:
-                raise bad_line(f"{unit.path}: {_place(unit, offset, number)}", bad) from None
+                raise bad_line(f"{unit.path}: {_place(unit, number)}", bad) from None
             result.records += 1
             result.drops[bad.reason] += 1
             samples = result.samples.setdefault(bad.reason, [])
             if len(samples) < SAMPLE_IDS:
-                samples.append(_place(unit, offset, number))
+                samples.append(_place(unit, number))
             return _NOTHING
 
     def _finished(
@@ -194,9 +194,12 @@ class Chunker:
         result.sources[pair.source] += 1
         prompt, chosen, rejected = canonical(pair.prompt), canonical(pair.chosen), canonical(pair.rejected)
         swapped = chosen > rejected
-        prompt_hash = blake2b(prompt.encode(), digest_size=16, key=self.key).digest()
-        both = f"{rejected}\0{chosen}" if swapped else f"{chosen}\0{rejected}"
-        pair_hash = blake2b(both.encode(), digest_size=16, key=prompt_hash).digest()
+        hashed = self.keyed.copy()
+        hashed.update(prompt.encode())
+        prompt_hash = hashed.digest()[:16]
+        one, other = (rejected, chosen) if swapped else (chosen, rejected)
+        hashed.update(b"%b%b\0%b" % (prompt_hash, one.encode(), other.encode()))
+        pair_hash = hashed.digest()[:16]
         entry = ENTRY.pack(
             prompt_hash,
             pair_hash,
@@ -238,7 +241,7 @@ class Chunker:
         if self.dedup_is_pair:
             return pair_hash
         texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-        return blake2b("\0".join(texts[name] for name in self.rules.dedup).encode(), digest_size=16).digest()
+        return sha256("\0".join(texts[name] for name in self.rules.dedup).encode()).digest()[:16]
 
     def _count(self, result: UnitResult, reason: str, row: Any, maker: PairMaker, sink: Sink) -> None:
         if reason == "tie" and self.rules.stop_on_tie:
@@ -286,18 +289,25 @@ def parse_slowly(line: bytes) -> Any:
         raise BadLineError("invalid_json", f"not JSON ({exc})") from None
 
 
-def _lines(unit: Unit) -> tuple[int, list[bytes]]:
-    """Return the lines or records of a unit as text, and where in the file they begin."""
+def _lines(unit: Unit) -> Iterable[bytes]:
+    """Return the lines or records of a unit as text."""
     if unit.shape == "records":
         assert isinstance(unit.lines, list)
-        return 0, unit.lines
-    offset, block = read_range(unit) if unit.shape == "jsonl" else (0, unit.lines)
-    assert isinstance(block, bytes)
-    return offset, block.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        return unit.lines
+    if unit.shape == "jsonl":
+        lines = range_lines(unit)
+        return lines if unit.start else _without_mark(lines)
+    assert isinstance(unit.lines, bytes)
+    return unit.lines.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
 
 
-def _place(unit: Unit, offset: int, number: int) -> str:
-    first = unit.first_number or line_number(Path(unit.path), offset)
+def _without_mark(lines: Iterator[bytes]) -> Iterator[bytes]:
+    yield next(lines, b"").removeprefix(_BYTE_ORDER_MARK)
+    yield from lines
+
+
+def _place(unit: Unit, number: int) -> str:
+    first = unit.first_number or line_number(Path(unit.path), first_line(unit))
     return f"{'record' if unit.shape == 'records' else 'line'} {first + number - 1}"
 
 

@@ -9,8 +9,7 @@ unusual about a line, be it a type, a column, a status or an escape, sends it do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -53,7 +52,7 @@ class LineReader:
 
     def read(  # noqa: C901 - see the top of the file
         self,
-        lines: Sequence[bytes],
+        lines: Iterable[bytes],
         maker: PairMaker,
         result: UnitResult,
         sink: Sink,
@@ -64,25 +63,27 @@ class LineReader:
 
         chunker = self.chunker
         decode, metadata, dumps, pack = self.decode, self.metadata, orjson.dumps, ENTRY.pack
+        huge = _HUGE_NUMBER.search
         at_least, at_most = chunker.rules.min_prompt_toks, chunker.rules.max_prompt_toks
-        seed_key, shift, more = chunker.key, chunker.shift, CHARS_PER_TOKEN - 1
+        keyed, shift, more = chunker.keyed, chunker.shift, CHARS_PER_TOKEN - 1
         buckets, entries = sink.lines, sink.entries
         drops, samples, who, how = result.drops, result.samples, maker.who, maker.how
         verdicts: dict[Any, list[Any]] = {}
         records = pairs = 0
         for number, line in enumerate(lines, start=1):
             try:
-                if not line.isascii():
-                    line.decode()
                 row = decode(line)
                 prompt, first, second = row.prompt, row.first, row.second
                 asked, one, other = prompt.strip(), first.strip(), second.strip()
                 own_id = row.id
+                about = b",".join([key + bytes(value) for key, name in metadata if (value := getattr(row, name))])
+                if not about.isascii():
+                    about.decode()
             except (ValueError, AttributeError, RecursionError):
                 # msgspec's errors are ValueErrors; AttributeError is the strip() of a missing text.
                 ordinary(number, line)
                 continue
-            if not asked or not one or not other or one == other or own_id is None:
+            if not asked or not one or not other or one == other or own_id is None or huge(about):
                 ordinary(number, line)
                 continue
             values = row.values
@@ -117,31 +118,25 @@ class LineReader:
                 if count < SAMPLE_IDS:
                     samples.setdefault(reason, []).append(own_id)
                 continue
-            about = b",".join([key + bytes(value) for key, name in metadata if (value := getattr(row, name))])
-            if _HUGE_NUMBER.search(about):
-                records -= 1
-                judged[0] -= 1
-                del who[-len(users) :], how[-len(users) :]
-                ordinary(number, line)
-                continue
             if second_won:
                 chosen, rejected, one, other = second, first, other, one
                 flags = FIRST_KNOWN
             else:
                 chosen, rejected, flags = first, second, FIRST_KNOWN | FIRST_WON
+            row_line = dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
             if one > other:
-                both = f"{other}\0{one}"
+                one, other = other, one
                 flags |= SWAPPED
-            else:
-                both = f"{one}\0{other}"
-            prompt_hash = blake2b(asked.encode(), digest_size=16, key=seed_key).digest()
-            pair_hash = blake2b(both.encode(), digest_size=16, key=prompt_hash).digest()
+            hashed = keyed.copy()
+            hashed.update(asked.encode())
+            prompt_hash = hashed.digest()[:16]
+            hashed.update(b"%b%b\0%b" % (prompt_hash, one.encode(), other.encode()))
+            pair_hash = hashed.digest()[:16]
             chosen_chars, rejected_chars = len(chosen), len(rejected)
             if chosen_chars > rejected_chars:
                 flags |= LONGER_WON
             elif chosen_chars == rejected_chars:
                 flags |= SAME_LENGTH
-            row_line = dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
             both_lines = b'%b\n{"id":%b,"server_id":%b,%b,"metadata":{%b}}\n' % (
                 row_line,
                 dumps(own_id),
@@ -198,10 +193,14 @@ def _decoder(plan: Plan) -> tuple[Callable[[bytes], Any], list[tuple[bytes, str]
     fields: list[Any] = []
     metadata = []
     for position, column in enumerate(names):
-        name, kind = typed.get(column, (f"other_{position}", msgspec.Raw))
-        fields.append((name, kind, None if column in typed else msgspec.Raw(b"")))
-        if column not in typed and column not in plan.used and column != "status":
-            metadata.append((orjson.dumps(column) + b":", name))
+        if column in typed:
+            fields.append((*typed[column], None))
+        elif column in plan.used or column == "status":
+            # Not needed, but looked at: Raw would let invalid UTF-8 pass.
+            fields.append((f"other_{position}", Any, None))
+        else:
+            fields.append((f"other_{position}", msgspec.Raw, msgspec.Raw(b"")))
+            metadata.append((orjson.dumps(column) + b":", f"other_{position}"))
     renamed = {name: column for column, (name, _, _) in zip(names, fields, strict=True)}
     record = msgspec.defstruct("Record", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
     return msgspec.json.Decoder(record).decode, metadata

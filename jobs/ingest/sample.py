@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import orjson
 from jobs.contract.errors import BadConfig, BadData
 from jobs.ingest.chunk import BadLineError, bad_line, parse_slowly
 from jobs.ingest.detect import Settings
-from jobs.ingest.source import Source, Unit, open_stream, read_range, read_some
+from jobs.ingest.source import Source, Unit, open_stream, range_lines, read_some
 from jobs.ingest.units import iter_units
 
 _ROWS = 500
@@ -29,14 +30,14 @@ def sample(source: Source, scratch: Path) -> list[dict[str, Any]]:
     if source.shape == "jsonl" and source.compression is None:
         middle, end = source.size // 2, max(source.size - _HEAD_BYTES, 0)
         starts = sorted({0, *(s for s in (middle, end) if s >= _HEAD_BYTES)})
-        return [row for start in starts for row in _lines(_range(source, start))]
+        return [row for start in starts for row in _parsed(_range(source, start))]
     units = itertools.islice(iter_units([source], scratch), 1)
     return [row for unit in units for row in _parsed(_unit_lines(unit))]
 
 
-def _range(source: Source, start: int) -> bytes:
+def _range(source: Source, start: int) -> Iterator[bytes]:
     unit = Unit(index=0, path=str(source.path), shape="jsonl", start=start, end=min(start + _HEAD_BYTES, source.size))
-    return read_range(unit)[1].removeprefix(b"\xef\xbb\xbf")
+    return (line.removeprefix(b"\xef\xbb\xbf") for line in range_lines(unit))
 
 
 def _unit_lines(unit: Unit) -> list[bytes]:
@@ -44,11 +45,7 @@ def _unit_lines(unit: Unit) -> list[bytes]:
     return lines.split(b"\n") if isinstance(lines, bytes) else lines
 
 
-def _lines(block: bytes) -> list[dict[str, Any]]:
-    return _parsed(block.split(b"\n"))
-
-
-def _parsed(lines: list[bytes]) -> list[dict[str, Any]]:
+def _parsed(lines: Iterable[bytes]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for line in lines:
         if len(rows) == _ROWS:

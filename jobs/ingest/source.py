@@ -22,6 +22,7 @@ import orjson
 from jobs.contract.errors import BadData
 
 CHUNK_BYTES = 4 << 20
+_LINE_BUFFER_BYTES = 256 << 10
 _WHOLE_LIMIT_BYTES = 2 << 30
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -264,17 +265,25 @@ def range_units(source: Source, first_index: int) -> Iterator[Unit]:
         yield Unit(index=first_index + number, path=str(source.path), shape="jsonl", start=start, end=end)
 
 
-def read_range(unit: Unit) -> tuple[int, bytes]:
-    """Return the lines that start inside a unit's byte range, and the offset of the first one."""
+def first_line(unit: Unit) -> int:
+    """Return the offset of the first line that starts inside a unit's byte range or after it."""
+    if unit.start == 0:
+        return 0
     with Path(unit.path).open("rb") as file:
-        start = unit.start
-        if start:
-            file.seek(start - 1)
-            start += len(file.readline()) - 1
-        if start >= unit.end:
-            return start, b""
-        file.seek(start)
-        block = file.read(unit.end - start)
-        if not block.endswith(b"\n"):
-            block += file.readline()
-        return start, block
+        file.seek(unit.start - 1)
+        return unit.start - 1 + len(file.readline())
+
+
+def range_lines(unit: Unit) -> Iterator[bytes]:
+    """Yield the lines that start inside a unit's byte range, with their line ends.
+
+    A small buffer stays in the processor's cache: reading 4 MB and splitting them takes three times as long.
+    """
+    position = first_line(unit)
+    with Path(unit.path).open("rb", buffering=_LINE_BUFFER_BYTES) as file:
+        file.seek(position)
+        for line in file if position < unit.end else ():
+            yield line
+            position += len(line)
+            if position >= unit.end:
+                return

@@ -106,6 +106,10 @@ class Chunker:
             self.anonymizer = Anonymizer(rules.anonymize)
         self.fast = fast.LineReader(self) if fast.applies(self) else None
 
+    def close(self) -> None:
+        """Close the spill file."""
+        self.spill.close()
+
     def run(self, unit: Unit) -> UnitResult:
         """Read one unit, write its lines to the spill file and return the counts."""
         result = UnitResult(index=unit.index, spill=str(self.spill_path))

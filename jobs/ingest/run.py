@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from jobs.config.fields import identity
 from jobs.config.ingest import IngestConfig
 from jobs.contract.errors import BadData
-from jobs.contract.files import remove_tree, sha256_file, write_json
+from jobs.contract.files import fsync_path, remove_tree, sha256_file, write_json
 from jobs.contract.lock import FolderLock
 from jobs.contract.manifest import MANIFEST_NAME, Manifest
 from jobs.contract.publish import already_published, attempt_id, publish_whole, recover, staging
@@ -97,7 +98,8 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
         with staging(output, lock) as staged, _scratch(staged) as scratch:
             totals = _make_splits(config, paths, staged, scratch, progress)
             inputs = hashes.wait()
-            report = build_report(config, totals, inputs, paths, staged)
+            outputs = _sync_and_hash(staged)
+            report = build_report(config, totals, inputs, paths, outputs)
             write_json(staged / REPORT_NAME, report)
             manifest = Manifest(
                 step="ingest",
@@ -107,8 +109,19 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
                 files=[],
                 versions=versions(),
             )
-            manifest = publish_whole(output, staged, manifest, lock)
+            manifest = publish_whole(output, staged, manifest, lock, hashes=outputs)
     return Outcome(report=report, manifest=manifest)
+
+
+def _sync_and_hash(staged: Path) -> dict[str, str]:
+    """Force the splits onto the disk and return their hashes: the disk and both cores work at the same time."""
+    paths = sorted(staged.iterdir())
+    with ThreadPoolExecutor(2 * len(paths)) as threads:
+        synced = [threads.submit(fsync_path, path) for path in paths]
+        hashes = list(threads.map(sha256_file, paths))
+        for future in synced:
+            future.result()
+    return {path.name: digest for path, digest in zip(paths, hashes, strict=True)}
 
 
 def _read_report(output: Path) -> dict[str, Any]:
@@ -129,9 +142,8 @@ def _scratch(staged: Path) -> Iterator[Path]:
         remove_tree(path)
 
 
-def make_plan(config: IngestConfig, paths: list[Path], scratch: Path) -> tuple[Plan, list[Source]]:
+def make_plan(config: IngestConfig, sources: list[Source], scratch: Path) -> Plan:
     """Look at the inputs and decide how to read them."""
-    sources = [open_source(path) for path in paths]
     settings = read_settings(config.settings, sources)
     codes = label_codes(sources, scratch)
     plans = [_plan(config, source, settings, codes, scratch) for source in sources]
@@ -143,14 +155,13 @@ def make_plan(config: IngestConfig, paths: list[Path], scratch: Path) -> tuple[P
                 next_step="ingest them one by one",
             )
     first = next((plan for plan in plans if plan.question is not None), plans[0])
-    merged = replace(
+    return replace(
         first,
         chat=any(p.chat for p in plans),
         used=frozenset().union(*(p.used for p in plans)),
         columns=tuple(dict.fromkeys(name for p in plans for name in p.columns)),
         warnings=tuple(warning for p in plans for warning in p.warnings),
     )
-    return merged, sources
 
 
 def _shape(plan: Plan) -> tuple[Any, ...]:
@@ -168,16 +179,19 @@ def _plan(config: IngestConfig, source: Source, settings: Settings, codes: dict[
 
 
 def _make_splits(config: IngestConfig, paths: list[Path], staged: Path, scratch: Path, progress: Progress) -> Totals:
-    plan, sources = make_plan(config, paths, scratch)
-    rules = _rules(config, plan, sources, scratch)
-    try:
-        return _run(config, rules, sources, staged, progress)
-    except ChatSeenError:
-        # Text and chats are mixed, which the sample did not show: all rows become messages, from the start.
-        remove_tree(scratch)
-        scratch.mkdir()
-        rules = replace(rules, plan=replace(plan, chat=True, transcript=False))
-        return _run(config, rules, sources, staged, progress)
+    sources = [open_source(path) for path in paths]
+    workers = config.workers or (1 if _small(config, sources) else usable_cpus())
+    # Its processes start while this one looks at the sample.
+    with Pool(workers) as pool:
+        plan = make_plan(config, sources, scratch)
+        rules = _rules(config, plan, sources, scratch)
+        try:
+            return _run(config, pool, rules, sources, staged, progress)
+        except ChatSeenError:
+            # Text and chats are mixed, which the sample did not show: all rows become messages, from the start.
+            rules = replace(rules, plan=replace(plan, chat=True, transcript=False), spill_dir=scratch / "chat")
+            rules.spill_dir.mkdir()
+            return _run(config, pool, rules, sources, staged, progress)
 
 
 def _rules(config: IngestConfig, plan: Plan, sources: list[Source], scratch: Path) -> Rules:
@@ -213,19 +227,16 @@ def _bucket_count(sources: list[Source]) -> int:
     return count
 
 
-def _run(config: IngestConfig, rules: Rules, sources: list[Source], staged: Path, progress: Progress) -> Totals:
-    workers = config.workers or (1 if _small(config, sources) else usable_cpus())
-    pool = Pool(workers, rules)
-    try:
-        totals = Totals(plan=rules.plan, workers=workers)
-        parts = _first_pass(pool, rules, sources, totals, progress)
-        settled, plan_paths = _settle(pool, rules, parts, totals, progress)
-        cuts = find_cuts(settled, plan_paths, {name: getattr(config, f"{name}_ratio") for name in SPLITS})
-        _place(pool, rules, parts, settled, plan_paths, cuts, staged, totals, progress)
-        if config.write_drops:
-            totals.write_drops(staged / "drops.jsonl")
-    finally:
-        pool.close()
+def _run(
+    config: IngestConfig, pool: Pool, rules: Rules, sources: list[Source], staged: Path, progress: Progress
+) -> Totals:
+    totals = Totals(plan=rules.plan)
+    parts = _first_pass(pool, rules, sources, totals, progress)
+    settled, plan_paths = _settle(pool, rules, parts, totals, progress)
+    cuts = find_cuts(settled, plan_paths, {name: getattr(config, f"{name}_ratio") for name in SPLITS})
+    _place(pool, rules, parts, settled, plan_paths, cuts, staged, totals, progress)
+    if config.write_drops:
+        totals.write_drops(staged / "drops.jsonl")
     totals.check()
     return totals
 
@@ -239,7 +250,7 @@ def _first_pass(
 ) -> list[list[Part]]:
     parts: list[list[Part]] = [[] for _ in range(rules.buckets)]
     expected = max(1, _input_bytes(sources) // (4 << 20))
-    for result in pool.read_units(iter_units(sources, rules.spill_dir)):
+    for result in pool.read_units(rules, iter_units(sources, rules.spill_dir)):
         totals.add_unit(result)
         for bucket in range(rules.buckets):
             part = _part(result, bucket)

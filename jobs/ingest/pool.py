@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -39,9 +41,8 @@ class Pool:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
         if workers > 1:
-            # spawn everywhere: the only way on Windows, and fork with threads alive is undefined.
             self._executor = ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+                workers, multiprocessing.get_context(_start_method()), initializer=_start_worker
             )
             for _ in range(workers):
                 self._executor.submit(os.getpid)  # a process is made for every task that finds none idle
@@ -92,7 +93,14 @@ class Pool:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
 
+def _start_method() -> str:
+    """Return fork where it is safe, on Linux in a process with one thread: it saves 0.2 s, and spawn works anywhere."""
+    return "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
+
+
 def _start_worker() -> None:
+    # Ctrl-C reaches all processes of the terminal; the main one decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

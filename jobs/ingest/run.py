@@ -85,7 +85,14 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
         BadData: the input cannot be used; nothing has been changed.
     """
     output = Path(config.output)
-    paths = find_inputs(config.input)
+    sources = [open_source(path) for path in find_inputs(config.input)]
+    # The workers first: they start fastest while this process has no other thread.
+    with Pool(_workers(config, sources)) as pool:
+        return _ingest(config, output, sources, pool, progress)
+
+
+def _ingest(config: IngestConfig, output: Path, sources: list[Source], pool: Pool, progress: Progress) -> Outcome:
+    paths = [source.path for source in sources]
     hashes = _Hashes(paths=paths)
     hashes.start()
     with FolderLock(output, attempt=attempt_id()) as lock:
@@ -96,7 +103,7 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
             if done is not None:
                 return Outcome(report=_read_report(output), manifest=done, skipped=True)
         with staging(output, lock) as staged, _scratch(staged) as scratch:
-            totals = _make_splits(config, paths, staged, scratch, progress)
+            totals = _make_splits(config, sources, pool, staged, scratch, progress)
             inputs = hashes.wait()
             outputs = _sync_and_hash(staged)
             report = build_report(config, totals, inputs, paths, outputs)
@@ -178,20 +185,18 @@ def _plan(config: IngestConfig, source: Source, settings: Settings, codes: dict[
         raise BadData(f"{source.path}: {exc.found}", needed=exc.needed, next_step=exc.next_step) from exc
 
 
-def _make_splits(config: IngestConfig, paths: list[Path], staged: Path, scratch: Path, progress: Progress) -> Totals:
-    sources = [open_source(path) for path in paths]
-    workers = config.workers or (1 if _small(config, sources) else usable_cpus())
-    # Its processes start while this one looks at the sample.
-    with Pool(workers) as pool:
-        plan = make_plan(config, sources, scratch)
-        rules = _rules(config, plan, sources, scratch)
-        try:
-            return _run(config, pool, rules, sources, staged, progress)
-        except ChatSeenError:
-            # Text and chats are mixed, which the sample did not show: all rows become messages, from the start.
-            rules = replace(rules, plan=replace(plan, chat=True, transcript=False), spill_dir=scratch / "chat")
-            rules.spill_dir.mkdir()
-            return _run(config, pool, rules, sources, staged, progress)
+def _make_splits(
+    config: IngestConfig, sources: list[Source], pool: Pool, staged: Path, scratch: Path, progress: Progress
+) -> Totals:
+    plan = make_plan(config, sources, scratch)
+    rules = _rules(config, plan, sources, scratch)
+    try:
+        return _run(config, pool, rules, sources, staged, progress)
+    except ChatSeenError:
+        # Text and chats are mixed, which the sample did not show: all rows become messages, from the start.
+        rules = replace(rules, plan=replace(plan, chat=True, transcript=False), spill_dir=scratch / "chat")
+        rules.spill_dir.mkdir()
+        return _run(config, pool, rules, sources, staged, progress)
 
 
 def _rules(config: IngestConfig, plan: Plan, sources: list[Source], scratch: Path) -> Rules:
@@ -241,8 +246,10 @@ def _run(
     return totals
 
 
-def _small(config: IngestConfig, sources: list[Source]) -> bool:
-    return _input_bytes(sources) < _SMALL_BYTES and not config.anonymize
+def _workers(config: IngestConfig, sources: list[Source]) -> int:
+    slow = config.anonymize or config.tokenizer
+    small = _input_bytes(sources) < (_SMALL_BYTES // 100 if slow else _SMALL_BYTES)
+    return config.workers or (1 if small else usable_cpus())
 
 
 def _first_pass(

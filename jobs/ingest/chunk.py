@@ -34,6 +34,7 @@ chosen and rejected in tokens, flags."""
 SWAPPED, FIRST_KNOWN, FIRST_WON, LONGER_WON, SAME_LENGTH = 1, 2, 4, 8, 16
 SAMPLE_IDS = 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SPILL_BUFFER_BYTES = 1 << 20
 _NOTHING = object()
 _DROP_LINE = b'{"id":%b,"reason":"%b"}\n'
 
@@ -96,7 +97,7 @@ class Chunker:
         self.keyed = sha256(rules.seed.to_bytes(8, "little", signed=True))
         self.shift = 16 - (rules.buckets.bit_length() - 1)
         self.spill_path = rules.spill_dir / f"spill-{name}"
-        self.spill: IO[bytes] = self.spill_path.open("ab")
+        self.spill: IO[bytes] = self.spill_path.open("ab", buffering=_SPILL_BUFFER_BYTES)
         self.dedup_is_pair = len(rules.dedup) in (0, 3)
         self._verdict_texts: dict[Any, bytes] = {}
         self.anonymizer: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from jobs.contract.errors import AiosError
 from jobs.ingest.chunk import Chunker, Rules, UnitResult
 from jobs.ingest.source import Unit
 
+_COLLECT_AFTER = 500_000
 _chunker: Chunker | None = None
 """Of a worker process: made for the first unit, kept for the next ones."""
 
@@ -101,6 +103,9 @@ def _start_method() -> str:
 def _start_worker() -> None:
     # Ctrl-C reaches all processes of the terminal; the main one decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Lists of a million numbers and texts, and no cycles: looking for some takes a sixth of the second pass.
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

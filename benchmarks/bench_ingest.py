@@ -30,7 +30,7 @@ from typing import Any
 import orjson
 import psutil
 
-RIVALS = ("datasets", "pandas", "polars", "duckdb")
+RIVALS = ("datasets", "datasets-rows", "pandas", "polars", "duckdb")
 HERE = Path(__file__).resolve().parent
 LABELS = ("response_a", "response_b", "tie")
 STATUSES = ("submitted",) * 8 + ("draft", "discarded")
@@ -133,6 +133,7 @@ def _measured(options: argparse.Namespace, work: Path, count: int) -> dict[str, 
 
 
 def _has(python: str, tool: str) -> bool:
+    tool = tool.removesuffix("-rows")
     if python == sys.executable:
         return importlib.util.find_spec(tool) is not None
     return subprocess.run([python, "-c", f"import {tool}"], capture_output=True, check=False).returncode == 0

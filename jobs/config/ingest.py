@@ -124,7 +124,8 @@ class IngestConfig:
     """Language of the text, for names and places; needs the spaCy model of that language."""
 
     tokenizer: str | None = option(None, metavar="DIR")
-    """Tokenizer for exact lengths: a model's folder, or a hub id. Without it a token counts as 4 characters."""
+    """Tokenizer for exact lengths: a model's folder, or the hub id of one that was fetched before. Without it a token
+    counts as 4 characters."""
 
     write_drops: bool = option(False)
     """Also write drops.jsonl: the id and the reason of every record that is not in the splits."""

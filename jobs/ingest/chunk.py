@@ -21,6 +21,7 @@ import orjson
 from jobs.contract.errors import BadData
 from jobs.contract.log import LOG
 from jobs.ingest import fast
+from jobs.ingest.anonymize import hidden_id
 from jobs.ingest.lengths import Measure
 from jobs.ingest.pairs import Pair, PairMaker
 from jobs.ingest.plan import Plan
@@ -138,6 +139,8 @@ class Chunker:
                 for number, line in enumerate(_lines(unit), start=1):
                     parse(number, line)
         result.tallies, result.statuses = maker.tallies, maker.statuses()
+        if self.anonymizer is not None:
+            result.statuses = {hidden_id(user): counts for user, counts in result.statuses.items()}
         self._spill(result, sink)
         return result
 
@@ -184,6 +187,9 @@ class Chunker:
         self, pair: Pair, number: int, row: Mapping[str, Any], maker: PairMaker, result: UnitResult
     ) -> tuple[int, bytes, bytes]:
         """Return the bucket of a pair, its entry and its two lines; raises `DropError` for its length."""
+        names: dict[tuple[str, str], str] = {}
+        if self.anonymizer is not None:
+            pair = self.anonymizer.pair(pair, names, result.pii)
         prompt_toks = self.measure(pair.prompt)
         if prompt_toks < self.rules.min_prompt_toks:
             raise DropError("too_short")
@@ -192,10 +198,8 @@ class Chunker:
         limit = self.rules.max_chars
         if limit and max(characters(text) for text in (pair.prompt, pair.chosen, pair.rejected)) > limit:
             raise DropError("too_long")
-        if self.anonymizer is not None:
-            pair = self.anonymizer.pair(pair, result.pii)
         row_line = orjson.dumps({"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}) + b"\n"
-        meta_line = self._meta_line(pair, row, maker, result)
+        meta_line = self._meta_line(pair, row, maker, names, result)
         result.sources[pair.source] += 1
         prompt, chosen, rejected = canonical(pair.prompt), canonical(pair.chosen), canonical(pair.rejected)
         swapped = chosen > rejected
@@ -219,18 +223,29 @@ class Chunker:
         )
         return int.from_bytes(prompt_hash[:2], "big") >> self.shift, entry, row_line + meta_line
 
-    def _meta_line(self, pair: Pair, row: Mapping[str, Any], maker: PairMaker, result: UnitResult) -> bytes:
+    def _meta_line(
+        self,
+        pair: Pair,
+        row: Mapping[str, Any],
+        maker: PairMaker,
+        names: dict[tuple[str, str], str],
+        result: UnitResult,
+    ) -> bytes:
         verdict = self.verdict_text(pair)
-        own_id, server_id = maker.view.ids(row)
+        own_id, server_id = self._ids(row, maker)
         metadata = maker.view.metadata(row, maker.plan.used)
         if self.anonymizer is not None:
-            metadata = self.anonymizer.value(metadata, result.pii)
+            metadata = self.anonymizer.value(metadata, names, result.pii)
         return b'{"id":%b,"server_id":%b,%b,"metadata":%b}\n' % (
             _dump(own_id),
             _dump(server_id),
             verdict,
             _dump(metadata),
         )
+
+    def _ids(self, row: Mapping[str, Any], maker: PairMaker) -> tuple[Any, Any]:
+        own_id, server_id = maker.view.ids(row)
+        return (hidden_id(own_id), hidden_id(server_id)) if self.anonymizer is not None else (own_id, server_id)
 
     def verdict_text(self, pair: Pair) -> bytes:
         """Return the part of the meta line that many pairs share."""
@@ -251,12 +266,12 @@ class Chunker:
     def _count(self, result: UnitResult, reason: str, row: Any, maker: PairMaker, sink: Sink) -> None:
         if reason == "tie" and self.rules.stop_on_tie:
             raise BadData(
-                f"record {maker.view.ids(row)[0]}: the annotators tie", next_step="decide it, or --on-tie drop"
+                f"record {self._ids(row, maker)[0]}: the annotators tie", next_step="decide it, or --on-tie drop"
             )
         result.drops[reason] += 1
         samples = result.samples.setdefault(reason, [])
         if len(samples) < SAMPLE_IDS or self.rules.write_drops:
-            own_id = next((i for i in maker.view.ids(row) if i is not None), None) if isinstance(row, dict) else None
+            own_id = next((i for i in self._ids(row, maker) if i is not None), None) if isinstance(row, dict) else None
             if len(samples) < SAMPLE_IDS:
                 samples.append(own_id)
             if self.rules.write_drops:

@@ -21,12 +21,13 @@ from jobs.contract.publish import already_published, attempt_id, publish_whole, 
 from jobs.contract.splits import REPORT_NAME, SPLITS
 from jobs.ingest.chunk import Rules, UnitResult
 from jobs.ingest.detect import Settings, detect
+from jobs.ingest.lengths import find_tokenizer
 from jobs.ingest.merge import Cuts, Part, Settled, find_cuts, place, settle, split_sizes
 from jobs.ingest.plan import Plan
 from jobs.ingest.pool import Pool, usable_cpus
 from jobs.ingest.report import build_report, versions
 from jobs.ingest.sample import first_bad_line, label_codes, read_settings, sample, sample_warnings
-from jobs.ingest.source import Source, find_inputs, open_source
+from jobs.ingest.source import CHUNK_BYTES, Source, find_inputs, open_source
 from jobs.ingest.stats import Totals
 from jobs.ingest.texts import ChatSeenError
 from jobs.ingest.units import iter_units
@@ -35,6 +36,8 @@ _BUCKET_BYTES = 16 << 20
 _MAX_BUCKETS = 4096
 _SMALL_BYTES = 12 << 20
 """Below this, starting a second process takes longer than the work."""
+_SLOW_UNIT_BYTES = 64 << 10
+"""With personal data to be found a record takes milliseconds: small units keep all workers and the progress going."""
 Progress = Callable[[str, float], None]
 """Called with the phase and the share of it that is done."""
 
@@ -213,7 +216,7 @@ def _rules(config: IngestConfig, plan: Plan, sources: list[Source], scratch: Pat
         skip_bad_lines=config.on_bad_line == "skip",
         stop_on_tie=config.on_tie == "error",
         min_suggestion_score=config.min_suggestion_score,
-        tokenizer=config.tokenizer,
+        tokenizer=None if config.tokenizer is None else str(find_tokenizer(config.tokenizer)),
         anonymize=config.anonymize_language if config.anonymize else None,
         write_drops=config.write_drops,
     )
@@ -247,8 +250,7 @@ def _run(
 
 
 def _workers(config: IngestConfig, sources: list[Source]) -> int:
-    slow = config.anonymize or config.tokenizer
-    small = _input_bytes(sources) < (_SMALL_BYTES // 100 if slow else _SMALL_BYTES)
+    small = _input_bytes(sources) < (_SLOW_UNIT_BYTES if config.anonymize else _SMALL_BYTES)
     return config.workers or (1 if small else usable_cpus())
 
 
@@ -256,8 +258,9 @@ def _first_pass(
     pool: Pool, rules: Rules, sources: list[Source], totals: Totals, progress: Progress
 ) -> list[list[Part]]:
     parts: list[list[Part]] = [[] for _ in range(rules.buckets)]
-    expected = max(1, _input_bytes(sources) // (4 << 20))
-    for result in pool.read_units(rules, iter_units(sources, rules.spill_dir)):
+    unit_bytes = _SLOW_UNIT_BYTES if rules.anonymize or rules.tokenizer else CHUNK_BYTES
+    expected = max(1, _input_bytes(sources) // unit_bytes)
+    for result in pool.read_units(rules, iter_units(sources, rules.spill_dir, unit_bytes)):
         totals.add_unit(result)
         for bucket in range(rules.buckets):
             part = _part(result, bucket)

@@ -258,10 +258,10 @@ def line_number(path: Path, offset: int) -> int:
     return number
 
 
-def range_units(source: Source, first_index: int) -> Iterator[Unit]:
+def range_units(source: Source, first_index: int, unit_bytes: int) -> Iterator[Unit]:
     """Cut an uncompressed file of lines into byte ranges; a worker reads its own."""
-    for number, start in enumerate(range(0, source.size, CHUNK_BYTES)):
-        end = min(start + CHUNK_BYTES, source.size)
+    for number, start in enumerate(range(0, source.size, unit_bytes)):
+        end = min(start + unit_bytes, source.size)
         yield Unit(index=first_index + number, path=str(source.path), shape="jsonl", start=start, end=end)
 
 

@@ -27,30 +27,34 @@ from jobs.ingest.source import (
 _SPACE = re.compile(r"[\s,]*")
 
 
-def iter_units(sources: list[Source], scratch: Path) -> Iterator[Unit]:
-    """Yield the units of all sources; at most one chunk of decompressed text is held at a time."""
+def iter_units(sources: list[Source], scratch: Path, unit_bytes: int = CHUNK_BYTES) -> Iterator[Unit]:
+    """Yield the units of all sources; at most one chunk of decompressed text is held at a time.
+
+    How large the units are does not change the result, only how finely the work is shared out.
+    """
     index = 0
     for source in sources:
-        for unit in _units(source, index, scratch):
+        for unit in _units(source, index, scratch, unit_bytes):
             yield unit
             index = unit.index + 1
 
 
-def _units(source: Source, index: int, scratch: Path) -> Iterator[Unit]:
+def _units(source: Source, index: int, scratch: Path, unit_bytes: int) -> Iterator[Unit]:
     if source.shape == "parquet":
-        return _parquet_units(source, index, scratch)
+        return _parquet_units(source, index, scratch, unit_bytes)
     if source.shape == "jsonl":
-        return _stream_units(source, index) if source.compression else range_units(source, index)
+        cut = _stream_units if source.compression else range_units
+        return cut(source, index, unit_bytes)
     if source.shape == "array":
-        return _array_units(source, index)
-    return _document_units(source, index)
+        return _array_units(source, index, unit_bytes)
+    return _document_units(source, index, unit_bytes)
 
 
-def _stream_units(source: Source, index: int) -> Iterator[Unit]:
+def _stream_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
     number, rest = 1, b""
     with open_stream(source.path, source.compression) as stream:
         while True:
-            block = read_some(stream, source.path, CHUNK_BYTES)
+            block = read_some(stream, source.path, unit_bytes)
             whole, rest = _split_last_line(rest + block) if block else (rest, b"")
             if whole:
                 yield Unit(index=index, path=str(source.path), shape="lines", lines=whole, first_number=number)
@@ -64,7 +68,7 @@ def _split_last_line(block: bytes) -> tuple[bytes, bytes]:
     return block[:cut], block[cut:]
 
 
-def _parquet_units(source: Source, index: int, scratch: Path) -> Iterator[Unit]:
+def _parquet_units(source: Source, index: int, scratch: Path, unit_bytes: int) -> Iterator[Unit]:
     from jobs.ingest.parquet import row_groups
 
     path = source.path
@@ -72,11 +76,11 @@ def _parquet_units(source: Source, index: int, scratch: Path) -> Iterator[Unit]:
         path = scratch / f"{index}-{source.path.name}"
         with open_stream(source.path, source.compression) as stream, path.open("wb") as target:
             shutil.copyfileobj(stream, target, CHUNK_BYTES)
-    for number, (start, end) in enumerate(row_groups(path, named=source.path)):
+    for number, (start, end) in enumerate(row_groups(path, named=source.path, unit_bytes=4 * unit_bytes)):
         yield Unit(index=index + number, path=str(path), shape="parquet", start=start, end=end)
 
 
-def _document_units(source: Source, index: int) -> Iterator[Unit]:
+def _document_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
     with open_stream(source.path, source.compression) as stream:
         content = read_some(stream, source.path, -1)
     try:
@@ -87,7 +91,7 @@ def _document_units(source: Source, index: int) -> Iterator[Unit]:
         raise BadData(f"{source.path} is not valid JSON ({exc})", next_step="export it again") from exc
     if not records:
         raise BadData(f"{source.path} holds no records", needed="an Argilla export")
-    yield from _packed(source, index, (_dump(record) for record in records))
+    yield from _packed(source, index, unit_bytes, (_dump(record) for record in records))
 
 
 def _dump(record: object) -> bytes:
@@ -97,19 +101,19 @@ def _dump(record: object) -> bytes:
         return json.dumps(record).encode()
 
 
-def _array_units(source: Source, index: int) -> Iterator[Unit]:
+def _array_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
     with open_stream(source.path, source.compression) as stream:
-        yield from _packed(source, index, _elements(source, stream))
+        yield from _packed(source, index, unit_bytes, _elements(source, stream))
 
 
-def _packed(source: Source, index: int, elements: Iterator[bytes]) -> Iterator[Unit]:
-    """Pack records into units of about one chunk."""
+def _packed(source: Source, index: int, unit_bytes: int, elements: Iterator[bytes]) -> Iterator[Unit]:
+    """Pack records into units of about so many bytes."""
     batch: list[bytes] = []
     size, number = 0, 1
     for element in elements:
         batch.append(element)
         size += len(element)
-        if size >= CHUNK_BYTES:
+        if size >= unit_bytes:
             yield Unit(index=index, path=str(source.path), shape="records", lines=batch, first_number=number)
             index, number, size, batch = index + 1, number + len(batch), 0, []
     if batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,6 +115,9 @@ class IngestConfig:
     on_bad_line: Literal["fail", "skip"] = "fail"
     """What to do with a line that is no JSON object: stop and name it, or skip it and count it."""
 
+    encoding: str | None = option(None, metavar="NAME")
+    """Encoding of the text where it is not UTF-8, for instance utf-16 or cp1252; Parquet has none."""
+
     max_chars: int | None = option(None, min=1)
     """Drop a pair of which prompt or an answer is longer, in characters."""
 
@@ -167,6 +171,10 @@ class IngestConfig:
             if "=" not in pair:
                 raise BadConfig(f"--label-map: '{pair}' has no =", needed="LABEL=a,LABEL=b,LABEL=tie")
         self.drop_limits()
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise BadConfig(f"--encoding {self.encoding} is unknown", needed="for instance utf-16 or cp1252") from None
 
     @property
     def dedup_fields(self) -> tuple[str, ...]:

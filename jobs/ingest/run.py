@@ -19,6 +19,7 @@ from jobs.contract.lock import FolderLock
 from jobs.contract.manifest import MANIFEST_NAME, Manifest
 from jobs.contract.publish import already_published, attempt_id, publish_whole, recover, staging
 from jobs.contract.splits import REPORT_NAME, SPLITS
+from jobs.ingest.anonymize import model_name
 from jobs.ingest.chunk import Rules, UnitResult
 from jobs.ingest.detect import Settings, detect
 from jobs.ingest.lengths import find_tokenizer
@@ -88,7 +89,7 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
         BadData: the input cannot be used; nothing has been changed.
     """
     output = Path(config.output)
-    sources = [open_source(path) for path in find_inputs(config.input)]
+    sources = [open_source(path, config.encoding) for path in find_inputs(config.input)]
     # The workers first: they start fastest while this process has no other thread.
     with Pool(_workers(config, sources)) as pool:
         return _ingest(config, output, sources, pool, progress)
@@ -192,6 +193,9 @@ def _make_splits(
     config: IngestConfig, sources: list[Source], pool: Pool, staged: Path, scratch: Path, progress: Progress
 ) -> Totals:
     plan = make_plan(config, sources, scratch)
+    if config.anonymize and model_name(config.anonymize_language) is None:
+        missing = f"names and places stay in the text: no spaCy model of '{config.anonymize_language}' is installed"
+        plan = replace(plan, warnings=(*plan.warnings, missing))
     rules = _rules(config, plan, sources, scratch)
     try:
         return _run(config, pool, rules, sources, staged, progress)

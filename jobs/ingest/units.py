@@ -19,10 +19,9 @@ from jobs.ingest.source import (
     Unit,
     document_records,
     json_error,
-    open_stream,
     range_units,
-    read_some,
 )
+from jobs.ingest.streams import read_some
 
 _SPACE = re.compile(r"[\s,]*")
 
@@ -43,7 +42,7 @@ def _units(source: Source, index: int, scratch: Path, unit_bytes: int) -> Iterat
     if source.shape == "parquet":
         return _parquet_units(source, index, scratch, unit_bytes)
     if source.shape == "jsonl":
-        cut = _stream_units if source.compression else range_units
+        cut = range_units if source.plain else _stream_units
         return cut(source, index, unit_bytes)
     if source.shape == "array":
         return _array_units(source, index, unit_bytes)
@@ -52,7 +51,7 @@ def _units(source: Source, index: int, scratch: Path, unit_bytes: int) -> Iterat
 
 def _stream_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
     number, rest = 1, b""
-    with open_stream(source.path, source.compression) as stream:
+    with source.open() as stream:
         while True:
             block = read_some(stream, source.path, unit_bytes)
             whole, rest = _split_last_line(rest + block) if block else (rest, b"")
@@ -74,21 +73,24 @@ def _parquet_units(source: Source, index: int, scratch: Path, unit_bytes: int) -
     path = source.path
     if source.compression:
         path = scratch / f"{index}-{source.path.name}"
-        with open_stream(source.path, source.compression) as stream, path.open("wb") as target:
+        with source.open() as stream, path.open("wb") as target:
             shutil.copyfileobj(stream, target, CHUNK_BYTES)
     for number, (start, end) in enumerate(row_groups(path, named=source.path, unit_bytes=4 * unit_bytes)):
         yield Unit(index=index + number, path=str(path), shape="parquet", start=start, end=end)
 
 
 def _document_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
-    with open_stream(source.path, source.compression) as stream:
+    with source.open() as stream:
         content = read_some(stream, source.path, -1)
     try:
-        records = document_records(json.loads(content.decode("utf-8-sig")))
+        document = json.loads(content.decode("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as exc:
         if isinstance(exc, json.JSONDecodeError):
             raise json_error(source.path, exc) from exc
         raise BadData(f"{source.path} is not valid JSON ({exc})", next_step="export it again") from exc
+    records = document_records(document)
+    if records is None:
+        records = [document]
     if not records:
         raise BadData(f"{source.path} holds no records", needed="an Argilla export")
     yield from _packed(source, index, unit_bytes, (_dump(record) for record in records))
@@ -102,7 +104,7 @@ def _dump(record: object) -> bytes:
 
 
 def _array_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
-    with open_stream(source.path, source.compression) as stream:
+    with source.open() as stream:
         yield from _packed(source, index, unit_bytes, _elements(source, stream))
 
 
@@ -140,6 +142,7 @@ def _elements(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     while True:
         position = _skip(text, position)
         if text.startswith("]", position):
+            _check_end(source, stream, text[position + 1 :])
             break
         try:
             _, end = scan(text, position)
@@ -158,6 +161,21 @@ def _elements(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
         text, position = text[position:] + more(), 0
     if number == 0:
         raise BadData(f"{source.path} holds no records", needed="an Argilla export")
+
+
+def _check_end(source: Source, stream: IO[bytes], rest: str) -> None:
+    """Refuse what follows the array: a second one would be lost otherwise."""
+    while True:
+        if rest.strip():
+            raise BadData(
+                f"{source.path}: something follows the array: {rest.strip()[:40]!r}",
+                needed="one JSON array, or one JSON object a line",
+                next_step="put several exports into files of their own and give each with --input",
+            )
+        block = read_some(stream, source.path, CHUNK_BYTES)
+        if not block:
+            return
+        rest = block.decode("utf-8", "replace")
 
 
 def _skip(text: str, position: int) -> int:

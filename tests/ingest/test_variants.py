@@ -115,7 +115,7 @@ def test_more_than_two_responses(tmp_path: Path) -> None:
     assert run(tmp_path / "tied", tied).counts == {"no_unique_best_worst": 1, "tie": 1}
 
 
-def labelled(*labels: str) -> list[dict[str, Any]]:
+def labelled(*labels: Any) -> list[dict[str, Any]]:
     return [
         {
             "id": str(i), "prompt": f"question {i}", "response_a": "this", "response_b": "that",
@@ -144,6 +144,24 @@ def test_usual_labels_are_understood(tmp_path: Path, first: str, second: str) ->
     result = run(tmp_path / "out", write_lines(tmp_path / "x.jsonl", labelled(first, second, "Both", first)))
     assert sorted(meta["chosen_first"] for _, meta in result.kept) == [False, True, True]
     assert result.counts == {"tie": 1}
+
+
+@pytest.mark.parametrize(
+    "answers", [["0", "1"], ["0", "1", "2"], [0, 1], [1, 2, 3, 4, 5], [True], ["A>B", "B>A"], ["yes", "no"]]
+)
+def test_answers_that_may_mean_anything_are_refused(tmp_path: Path, answers: list[Any]) -> None:
+    """0 and 1 may number the responses or be a tie and the first one; one rating is about no pair: nothing is guessed."""
+    path = write_lines(tmp_path / "x.jsonl", labelled(*[answers[i % len(answers)] for i in range(30)]))
+    with pytest.raises(BadData, match="is better"):
+        run(tmp_path / "out", path)
+
+
+def test_numbers_can_be_mapped(tmp_path: Path) -> None:
+    """--label-map reads a scale from -1 to 1."""
+    path = write_lines(tmp_path / "x.jsonl", labelled(*[-1, 0, 1] * 10))
+    result = run(tmp_path / "out", path, question=("q",), label_map="-1=a,0=tie,1=b")
+    assert [meta["chosen_first"] for _, meta in result.kept].count(True) == 10
+    assert result.counts == {"tie": 10}
 
 
 def test_minimum_of_annotators_and_agreement(tmp_path: Path) -> None:

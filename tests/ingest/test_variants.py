@@ -150,7 +150,7 @@ def test_usual_labels_are_understood(tmp_path: Path, first: str, second: str) ->
     "answers", [["0", "1"], ["0", "1", "2"], [0, 1], [1, 2, 3, 4, 5], [True], ["A>B", "B>A"], ["yes", "no"]]
 )
 def test_answers_that_may_mean_anything_are_refused(tmp_path: Path, answers: list[Any]) -> None:
-    """0 and 1 may number the responses or be a tie and the first one; one rating is about no pair: nothing is guessed."""
+    """0 and 1 may number the responses or be a tie and the first one; one rating compares nothing: no guess."""
     path = write_lines(tmp_path / "x.jsonl", labelled(*[answers[i % len(answers)] for i in range(30)]))
     with pytest.raises(BadData, match="is better"):
         run(tmp_path / "out", path)

@@ -51,12 +51,26 @@ class IngestConfig:
     """Seed of the order of pairs and of the split they fall into; the same seed gives the same bytes."""
 
     variant: Literal[
-        "auto", "v2-flat", "v2-nested", "v2-rest", "v1-records", "v1", "v1-old", "label-studio", "pairs"
+        "auto",
+        "v2-flat",
+        "v2-nested",
+        "v2-rest",
+        "v1-records",
+        "v1",
+        "v1-old",
+        "v1-legacy",
+        "label-studio",
+        "generations",
+        "pairs",
     ] = "auto"
     """Kind of export; auto finds out from the content and says what it found."""
 
     question: tuple[str, ...] = option((), metavar="NAME")
     """Question that decides, where the export has several; for ratings one for each response, in their order."""
+
+    corrected_question: str | None = option(None, metavar="NAME")
+    """Text question in which people rewrote a response: what they wrote is chosen, the response itself (name it with
+    --response-field where it is not clear) rejected; left unchanged counts as a tie."""
 
     label_map: str | None = option(None, metavar="LABEL=a,...")
     """What labels mean when their names do not say it: LABEL=a, =b, =tie, =drop or =FIELD, separated by commas."""

@@ -42,7 +42,12 @@ def choose_question(
     view = VIEWS[variant](assume_submitted=True)
     if isinstance(view, RestView):
         view = RestView(assume_submitted=True, question_ids=dict(settings.question_ids))
-    names = _question_names(variant, rows, settings)
+    names = [f"ratings-{i}" for i in range(len(responses))] if variant == "generations" else None
+    names = names or _question_names(variant, rows, settings)
+    if config.corrected_question:
+        return _correction(config.corrected_question, variant, names, rows, config)
+    if variant == "generations":
+        return Question(kind="ratings", names=tuple(names))
     read = _suggested if config.use_suggestions else _answered
     values = {name: read(view, rows, name) for name in names}
     if config.use_suggestions:
@@ -78,6 +83,14 @@ def choose_question(
     return found[0]
 
 
+def _correction(name: str, variant: str, names: list[str], rows: Sequence[Row], config: IngestConfig) -> Question:
+    if name not in names:
+        raise BadData(f"--corrected-question {name}: no such question", needed=f"one of {', '.join(names) or 'none'}")
+    question = Question(kind="correction", names=(name,))
+    _check_statuses(variant, question, rows, config)
+    return question
+
+
 def _check_order(question: Question, seen: list[Any], config: IngestConfig) -> None:
     """Refuse plain lists as rankings when all of them are alike, whatever the user believes."""
     if question.kind != "ranking" or config.ranking_order != "best-first":
@@ -95,6 +108,8 @@ def _check_order(question: Question, seen: list[Any], config: IngestConfig) -> N
 def _question_names(variant: str, rows: Sequence[Row], settings: Settings) -> list[str]:
     if settings.question_types:
         return list(settings.question_types)
+    if variant == "v1-legacy":
+        return ["annotation"]
     if variant == "v2-flat":
         return flat_questions([key for row in rows for key in row])
     names: dict[str, None] = {}

@@ -2,7 +2,7 @@
 
 Generates 300,000 records (about 285 MB) of an Argilla 2.x flat export, and with --big 3,000,000, and reports for each
 tool wall time, CPU time and peak memory: the proportional set size summed over its processes, sampled twenty times a
-second. Rivals that are not installed are left out and named.
+second. All tools have to end with the same number of pairs. Rivals that are not installed are left out and named.
 
 Ours does more: a full report, record ids and metadata beside each row, hashes and atomic publishing. See
 rivals_ingest.py for what the others do.
@@ -23,13 +23,14 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import orjson
 import psutil
 
-RIVALS = ("datasets", "pandas", "polars", "duckdb")
+RIVALS = ("datasets", "datasets-rows", "pandas", "polars", "duckdb")
 HERE = Path(__file__).resolve().parent
 LABELS = ("response_a", "response_b", "tie")
 STATUSES = ("submitted",) * 8 + ("draft", "discarded")
@@ -63,7 +64,11 @@ def _options() -> argparse.Namespace:
 
 
 def generate(path: Path, count: int) -> None:
-    """Write a 2.x flat export like the genuine ones: about two thirds of its records become pairs."""
+    """Write a 2.x flat export like the genuine ones: about two thirds of its records become pairs.
+
+    One record in 50 asks an earlier question again, one in 100 shows the same two answers again, so that there are
+    duplicates, contradictions and prompts with several pairs to be found.
+    """
     source = random.Random(7)
     words = (HERE / "rivals_ingest.py").read_text().split()
     pool = " ".join(source.choices([word for word in words if word.isalpha()], k=40_000))
@@ -73,20 +78,26 @@ def generate(path: Path, count: int) -> None:
         start = source.randrange(len(pool) - high)
         return pool[start : start + source.randint(low, high)].strip() + source.choice((".", "?", ".\n\nYes — “so”."))
 
+    seen: deque[tuple[str, str, str]] = deque(maxlen=5000)
     with path.open("wb") as file:
         for i in range(count):
+            kind = source.random()
+            earlier = source.choice(seen) if seen and kind < 0.03 else None
+            prompt = earlier[0] if earlier else f"Question {i}: {text(60, 160)}"
+            first = text(40, 300) if source.random() > 0.005 else " "
+            first, second = earlier[1:] if earlier and kind < 0.01 else (first, text(40, 300))
+            seen.append((prompt, first, second))
             answers = source.choice((0, 1, 1, 2, 3, 3))
             who = source.sample(users, answers)
             better = source.choice(LABELS[:2])
             given = [better if source.random() < 0.85 else source.choice(LABELS) for _ in who]
-            asked = i if source.random() > 0.02 else max(0, i - source.randrange(1, 1000))
             row = {
                 "id": f"rec-{i:08d}",
                 "status": "completed" if answers > 1 else "pending",
                 "_server_id": str(uuid.UUID(int=source.getrandbits(128))),
-                "prompt": f"Question {asked}: {text(60, 160)}",
-                "response_a": text(60, 420) if source.random() > 0.005 else " ",
-                "response_b": text(60, 420),
+                "prompt": prompt,
+                "response_a": first,
+                "response_b": second,
                 "source": source.choice(("web-forum", "support-tickets", "internal-eval")),
                 "turns": 1,
                 "preference.responses": given or None,
@@ -114,11 +125,15 @@ def _measured(options: argparse.Namespace, work: Path, count: int) -> dict[str, 
     figures = {
         tool: {key: statistics.median(r[key] for r in found) for key in found[0]} for tool, found in runs.items()
     }
+    pairs = {tool: figure["pairs"] for tool, figure in figures.items()}
+    if len(set(pairs.values())) > 1:
+        raise SystemExit(f"the tools do not agree, so their times do not compare: {pairs}")
     return {"records": count, "bytes": export.stat().st_size, "tools": figures, "missing": missing,
             "cpus": len(os.sched_getaffinity(0))}  # fmt: skip
 
 
 def _has(python: str, tool: str) -> bool:
+    tool = tool.removesuffix("-rows")
     if python == sys.executable:
         return importlib.util.find_spec(tool) is not None
     return subprocess.run([python, "-c", f"import {tool}"], capture_output=True, check=False).returncode == 0
@@ -151,7 +166,13 @@ def _run(options: argparse.Namespace, tool: str, export: Path, out: Path) -> dic
     if process.returncode:
         raise SystemExit(f"{tool} failed: {error[-2000:]}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak.bytes / 1e6}
+    pairs = sum(_count_lines(out / f"{name}.jsonl") for name in ("train", "eval", "test"))
+    return {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak.bytes / 1e6, "pairs": pairs}
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 class _PeakMemory:
@@ -186,7 +207,8 @@ class _PeakMemory:
 def _print(results: list[dict[str, Any]]) -> None:
     for result in results:
         ours = result["tools"]["aios"]
-        print(f"\n{result['records']:,} records, {result['bytes'] / 1e6:.0f} MB, {result['cpus']} CPUs")
+        size, pairs = result["bytes"] / 1e6, int(ours["pairs"])
+        print(f"\n{result['records']:,} records, {size:.0f} MB, {pairs:,} pairs, {result['cpus']} CPUs")
         print(f"{'tool':<10} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'wall of ours':>13}")
         for tool, figures in result["tools"].items():
             ratio = figures["wall_s"] / ours["wall_s"]

@@ -19,9 +19,7 @@ SPLITS = ("test", "eval", "train")
 def main() -> None:
     tool, source, target = sys.argv[1:4]
     Path(target).mkdir(parents=True, exist_ok=True)
-    {"datasets": with_datasets, "pandas": with_pandas, "polars": with_polars, "duckdb": with_duckdb}[tool](
-        source, target
-    )
+    TOOLS[tool](source, target)
 
 
 def winner(values, statuses):
@@ -41,26 +39,35 @@ def split_of(number: int) -> str:
 
 
 def with_datasets(source: str, target: str) -> None:
+    """One batched pass that judges, drops and renames: the fastest way we found."""
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    rows = load_dataset("json", data_files=source, split="train", cache_dir=f"{target}/cache")
+    save_dataset(rows.map(judged, batched=True, num_proc=2, remove_columns=rows.column_names), target)
+
+
+def with_datasets_rows(source: str, target: str) -> None:
+    """A map and a filter row by row, as its documentation begins."""
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
     rows = load_dataset("json", data_files=source, split="train", cache_dir=f"{target}/cache")
 
     def pair(row):
-        a, b = row["response_a"], row["response_b"]
-        won = winner(row["preference.responses"], row["preference.responses.status"])
-        fine = bool(won and row["prompt"].strip() and a.strip() and b.strip() and a.strip() != b.strip())
-        chosen, rejected = (b, a) if won == "response_b" else (a, b)
-        key = hashlib.blake2b("\0".join(sorted((a.strip(), b.strip()))).encode() + row["prompt"].strip().encode())
-        return {"chosen": chosen, "rejected": rejected, "fine": fine, "key": key.hexdigest(), "won": won or "",
-                "bucket": bucket(row["prompt"])}  # fmt: skip
+        found = judged({name: [value] for name, value in row.items()})
+        return {name: values[0] if values else None for name, values in found.items()} | {"fine": bool(found["key"])}
 
-    rows = rows.map(pair, num_proc=2)
-    rows = rows.filter(lambda r: r["fine"], num_proc=2)
-    sides: dict[str, set[str]] = {}
+    rows = rows.map(pair, num_proc=2).filter(lambda row: row["fine"], num_proc=2)
+    save_dataset(rows, target)
+
+
+def save_dataset(rows, target: str) -> None:
+    """Drop duplicates and contradictions, shuffle, split and write."""
+    sides: dict[bytes, set[str]] = {}
     for key, chosen in zip(rows["key"], rows["chosen"], strict=True):
         sides.setdefault(key, set()).add(chosen.strip())
-    seen: set[str] = set()
+    seen: set[bytes] = set()
 
     def fresh(key):
         if len(sides[key]) > 1 or key in seen:
@@ -69,9 +76,25 @@ def with_datasets(source: str, target: str) -> None:
         return True
 
     rows = rows.select([i for i, key in enumerate(rows["key"]) if fresh(key)]).shuffle(seed=42)
+    names = [split_of(number) for number in rows["bucket"]]
     for name in SPLITS:
-        part = rows.filter(lambda r, name=name: split_of(r["bucket"]) == name, num_proc=2)
+        part = rows.select([i for i, split in enumerate(names) if split == name])
         part.select_columns(["prompt", "chosen", "rejected"]).to_json(f"{target}/{name}.jsonl", num_proc=2)
+
+
+def judged(batch):
+    """Return the pairs of a batch of records as columns."""
+    pairs = {"prompt": [], "chosen": [], "rejected": [], "key": [], "bucket": []}
+    columns = ("prompt", "response_a", "response_b", "preference.responses", "preference.responses.status")
+    for prompt, a, b, values, statuses in zip(*(batch[name] for name in columns), strict=True):
+        won = winner(values, statuses)
+        asked, one, other = prompt.strip(), a.strip(), b.strip()
+        if won and asked and one and other and one != other:
+            key = "\0".join((asked, *sorted((one, other)))).encode()
+            values = (prompt, *((b, a) if won == "response_b" else (a, b)), hashlib.md5(key).digest(), bucket(prompt))
+            for name, value in zip(pairs, values, strict=True):
+                pairs[name].append(value)
+    return pairs
 
 
 def with_pandas(source: str, target: str) -> None:
@@ -90,12 +113,8 @@ def with_pandas(source: str, target: str) -> None:
     low = rows.response_a_.where(rows.response_a_ < rows.response_b_, rows.response_b_)
     high = rows.response_b_.where(rows.response_a_ < rows.response_b_, rows.response_a_)
     rows["key"] = rows.prompt_ + "\0" + low + "\0" + high
-    sides = (
-        rows.groupby("key")["chosen"].transform(lambda c: c.str.strip().nunique())
-        if rows["key"].duplicated().any()
-        else 1
-    )
-    rows = rows[sides == 1] if not isinstance(sides, int) else rows
+    rows["low_won"] = (rows.response_a_ < rows.response_b_) != second
+    rows = rows[rows.groupby("key")["low_won"].transform("nunique") == 1]
     rows = rows.drop_duplicates("key").sample(frac=1, random_state=42)
     splits = rows.prompt_.map(lambda p: split_of(bucket(p)))
     for name in SPLITS:
@@ -176,6 +195,14 @@ def with_duckdb(source: str, target: str) -> None:
         pairs = f"SELECT prompt, chosen, rejected FROM pairs WHERE {where} ORDER BY key"
         db.execute(f"COPY ({pairs}) TO '{target}/{name}.jsonl' (FORMAT json)")
 
+
+TOOLS = {
+    "datasets": with_datasets,
+    "datasets-rows": with_datasets_rows,
+    "pandas": with_pandas,
+    "polars": with_polars,
+    "duckdb": with_duckdb,
+}
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,12 +51,26 @@ class IngestConfig:
     """Seed of the order of pairs and of the split they fall into; the same seed gives the same bytes."""
 
     variant: Literal[
-        "auto", "v2-flat", "v2-nested", "v2-rest", "v1-records", "v1", "v1-old", "label-studio", "pairs"
+        "auto",
+        "v2-flat",
+        "v2-nested",
+        "v2-rest",
+        "v1-records",
+        "v1",
+        "v1-old",
+        "v1-legacy",
+        "label-studio",
+        "generations",
+        "pairs",
     ] = "auto"
     """Kind of export; auto finds out from the content and says what it found."""
 
     question: tuple[str, ...] = option((), metavar="NAME")
     """Question that decides, where the export has several; for ratings one for each response, in their order."""
+
+    corrected_question: str | None = option(None, metavar="NAME")
+    """Text question in which people rewrote a response: what they wrote is chosen, the response itself (name it with
+    --response-field where it is not clear) rejected; left unchanged counts as a tie."""
 
     label_map: str | None = option(None, metavar="LABEL=a,...")
     """What labels mean when their names do not say it: LABEL=a, =b, =tie, =drop or =FIELD, separated by commas."""
@@ -114,6 +129,9 @@ class IngestConfig:
     on_bad_line: Literal["fail", "skip"] = "fail"
     """What to do with a line that is no JSON object: stop and name it, or skip it and count it."""
 
+    encoding: str | None = option(None, metavar="NAME")
+    """Encoding of the text where it is not UTF-8, for instance utf-16 or cp1252; Parquet has none."""
+
     max_chars: int | None = option(None, min=1)
     """Drop a pair of which prompt or an answer is longer, in characters."""
 
@@ -124,7 +142,8 @@ class IngestConfig:
     """Language of the text, for names and places; needs the spaCy model of that language."""
 
     tokenizer: str | None = option(None, metavar="DIR")
-    """Tokenizer for exact lengths: a model's folder, or a hub id. Without it a token counts as 4 characters."""
+    """Tokenizer for exact lengths: a model's folder, or the hub id of one that was fetched before. Without it a token
+    counts as 4 characters."""
 
     write_drops: bool = option(False)
     """Also write drops.jsonl: the id and the reason of every record that is not in the splits."""
@@ -166,6 +185,10 @@ class IngestConfig:
             if "=" not in pair:
                 raise BadConfig(f"--label-map: '{pair}' has no =", needed="LABEL=a,LABEL=b,LABEL=tie")
         self.drop_limits()
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise BadConfig(f"--encoding {self.encoding} is unknown", needed="for instance utf-16 or cp1252") from None
 
     @property
     def dedup_fields(self) -> tuple[str, ...]:

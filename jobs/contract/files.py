@@ -11,8 +11,6 @@ from typing import Any
 
 import orjson
 
-_CHUNK_BYTES = 1 << 20
-
 
 def fsync_path(path: Path) -> None:
     """Force a file, or a directory's entries, onto the disk. Directories are a no-op on Windows."""
@@ -65,11 +63,8 @@ def replace(source: Path, target: Path) -> None:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_json(document: Any) -> str:

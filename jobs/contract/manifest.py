@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -62,13 +63,19 @@ class Manifest:
         return self.inputs == inputs and sha256_json(self.config) == sha256_json(config)
 
 
-def describe_files(folder: Path) -> list[FileEntry]:
-    """List every file under `folder` as it will stand in the manifest, in path order."""
+def describe_files(folder: Path, known: Mapping[str, str] | None = None) -> list[FileEntry]:
+    """List every file under `folder` as it will stand in the manifest, in path order.
+
+    `known` has the sha256 of files that the caller hashed already, by their path in the folder.
+    """
+    hashes = known or {}
     entries = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST_NAME:
             relative = path.relative_to(folder).as_posix()
-            entries.append(FileEntry(path=relative, size=path.stat().st_size, sha256=sha256_file(path)))
+            entries.append(
+                FileEntry(path=relative, size=path.stat().st_size, sha256=hashes.get(relative) or sha256_file(path))
+            )
     return entries
 
 

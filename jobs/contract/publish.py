@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,14 @@ def publish_into(folder: Path, staged: Path, manifest: Manifest, lock: FolderLoc
     return manifest
 
 
-def publish_whole(folder: Path, staged: Path, manifest: Manifest, lock: FolderLock) -> Manifest:
-    """Exchange `folder` for the staged one: a reader gets the old set, the new set or `BeingReplaced`."""
-    manifest = _complete(manifest, staged)
+def publish_whole(
+    folder: Path, staged: Path, manifest: Manifest, lock: FolderLock, *, hashes: Mapping[str, str] | None = None
+) -> Manifest:
+    """Exchange `folder` for the staged one: a reader gets the old set, the new set or `BeingReplaced`.
+
+    `hashes` are the sha256 of staged files that the caller knows already.
+    """
+    manifest = _complete(manifest, staged, hashes)
     write_atomic(staged / MANIFEST_NAME, manifest.to_bytes())
     _settle(staged)
     lock.check()
@@ -148,13 +153,13 @@ def retire(folder: Path, lock: FolderLock, keep: frozenset[str] = frozenset()) -
             remove_tree(path) if path.is_dir() else path.unlink()
 
 
-def _complete(manifest: Manifest, staged: Path) -> Manifest:
+def _complete(manifest: Manifest, staged: Path, hashes: Mapping[str, str] | None = None) -> Manifest:
     return Manifest(
         step=manifest.step,
         attempt=manifest.attempt,
         inputs=manifest.inputs,
         config=manifest.config,
-        files=describe_files(staged),
+        files=describe_files(staged, hashes),
         versions=manifest.versions,
         created=manifest.created,
     )

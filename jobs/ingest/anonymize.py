@@ -7,10 +7,12 @@ and places need the spaCy model of the language. No pattern or model finds every
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from collections import Counter
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from jobs.contract.errors import EnvironmentUnfit
@@ -23,6 +25,9 @@ _MODELS = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 _LEAST_SCORE = 0.35
 """Presidio scores a phone number without the word for it beside it 0.4; below lie dates and order numbers."""
 
+Names = dict[tuple[str, str], str]
+"""(kind, value) -> pseudonym, for one record."""
+
 
 class Anonymizer:
     """Replaces personal data in the texts of pairs; one for each process, since loading takes seconds."""
@@ -32,26 +37,25 @@ class Anonymizer:
         self._engine = make_engine(language)
         self.entities = [*PATTERNS, *(NAMES if model_name(language) else ())]
 
-    def pair(self, pair: Pair, counts: Counter[str]) -> Pair:
+    def pair(self, pair: Pair, names: Names, counts: Counter[str]) -> Pair:
         """Return the pair without personal data, and count what was found."""
-        names: dict[tuple[str, str], str] = {}
         texts = [self._text(text, names, counts) for text in (pair.prompt, pair.chosen, pair.rejected)]
         return replace(pair, prompt=texts[0], chosen=texts[1], rejected=texts[2])
 
-    def value(self, value: Any, counts: Counter[str]) -> Any:
+    def value(self, value: Any, names: Names, counts: Counter[str]) -> Any:
         """Return metadata without personal data, whatever its shape."""
         if isinstance(value, str):
-            return self._string(value, {}, counts)
+            return self._string(value, names, counts)
         if isinstance(value, dict):
-            return {key: self.value(inner, counts) for key, inner in value.items()}
-        return [self.value(inner, counts) for inner in value] if isinstance(value, list) else value
+            return {key: self.value(inner, names, counts) for key, inner in value.items()}
+        return [self.value(inner, names, counts) for inner in value] if isinstance(value, list) else value
 
-    def _text(self, text: Text, names: dict[tuple[str, str], str], counts: Counter[str]) -> Text:
+    def _text(self, text: Text, names: Names, counts: Counter[str]) -> Text:
         if isinstance(text, str):
             return self._string(text, names, counts)
-        return [m | {"content": self._string(m["content"], names, counts)} for m in text]
+        return [{"role": m["role"]} | self.value({k: m[k] for k in m if k != "role"}, names, counts) for m in text]
 
-    def _string(self, text: str, names: dict[tuple[str, str], str], counts: Counter[str]) -> str:
+    def _string(self, text: str, names: Names, counts: Counter[str]) -> str:
         found = self._engine.analyze(
             text=text, language=self.language, entities=self.entities, score_threshold=_LEAST_SCORE
         )
@@ -64,6 +68,13 @@ class Anonymizer:
             pieces += [text[position : entity.start], name]
             position = entity.end
         return "".join([*pieces, text[position:]])
+
+
+def hidden_id(value: Any) -> Any:
+    """Return an id or annotator's name; one with an email address becomes a hash, which still tells two apart."""
+    if isinstance(value, str) and "@" in value:
+        return f"hidden-{sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return value
 
 
 def _without_overlaps(found: list[Any]) -> list[Any]:
@@ -84,12 +95,12 @@ def make_engine(language: str) -> Any:
     """Return Presidio's analyzer for a language, with patterns alone where its model is not installed.
 
     Raises:
-        EnvironmentUnfit: Presidio is not installed.
+        EnvironmentUnfit: Presidio is not installed, or spaCy does not know the language.
     """
     try:
         import spacy
         import tldextract
-        from presidio_analyzer import AnalyzerEngine
+        from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
         from presidio_analyzer.nlp_engine import SpacyNlpEngine
     except ImportError as exc:
         raise EnvironmentUnfit(
@@ -102,5 +113,21 @@ def make_engine(language: str) -> Any:
     model = model_name(language)
     engine = SpacyNlpEngine(models=[{"lang_code": language, "model_name": model or "blank"}])
     # Set here, not by engine.load(): that downloads a missing model, and ingestion must not reach out.
-    engine.nlp = {language: spacy.load(model) if model else spacy.blank(language)}
-    return AnalyzerEngine(nlp_engine=engine, supported_languages=[language])
+    try:
+        engine.nlp = {language: importlib.import_module(model).load() if model else spacy.blank(language)}
+    except (ImportError, OSError, ValueError) as exc:
+        raise EnvironmentUnfit(
+            f"--anonymize-language {language}: spaCy cannot load it ({' '.join(str(exc).split())[:200]})",
+            next_step="give the code of a language that spaCy knows, and install what it asks for",
+        ) from exc
+    registry = RecognizerRegistry(recognizers=_recognizers(language, model), supported_languages=[language])
+    return AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=[language])
+
+
+def _recognizers(language: str, model: str | None) -> list[Any]:
+    """Return one recogniser for each kind: Presidio's own list for German or French has none for card numbers."""
+    from presidio_analyzer import predefined_recognizers as known
+
+    kinds = [known.EmailRecognizer, known.PhoneRecognizer, known.CreditCardRecognizer, known.IbanRecognizer,
+             known.IpRecognizer, *([known.SpacyRecognizer] if model else [])]  # fmt: skip
+    return [kind(supported_language=language) for kind in kinds]

@@ -42,7 +42,12 @@ def choose_question(
     view = VIEWS[variant](assume_submitted=True)
     if isinstance(view, RestView):
         view = RestView(assume_submitted=True, question_ids=dict(settings.question_ids))
-    names = _question_names(variant, rows, settings)
+    names = [f"ratings-{i}" for i in range(len(responses))] if variant == "generations" else None
+    names = names or _question_names(variant, rows, settings)
+    if config.corrected_question:
+        return _correction(config.corrected_question, variant, names, rows, config)
+    if variant == "generations":
+        return Question(kind="ratings", names=tuple(names))
     read = _suggested if config.use_suggestions else _answered
     values = {name: read(view, rows, name) for name in names}
     if config.use_suggestions:
@@ -78,6 +83,14 @@ def choose_question(
     return found[0]
 
 
+def _correction(name: str, variant: str, names: list[str], rows: Sequence[Row], config: IngestConfig) -> Question:
+    if name not in names:
+        raise BadData(f"--corrected-question {name}: no such question", needed=f"one of {', '.join(names) or 'none'}")
+    question = Question(kind="correction", names=(name,))
+    _check_statuses(variant, question, rows, config)
+    return question
+
+
 def _check_order(question: Question, seen: list[Any], config: IngestConfig) -> None:
     """Refuse plain lists as rankings when all of them are alike, whatever the user believes."""
     if question.kind != "ranking" or config.ranking_order != "best-first":
@@ -95,6 +108,8 @@ def _check_order(question: Question, seen: list[Any], config: IngestConfig) -> N
 def _question_names(variant: str, rows: Sequence[Row], settings: Settings) -> list[str]:
     if settings.question_types:
         return list(settings.question_types)
+    if variant == "v1-legacy":
+        return ["annotation"]
     if variant == "v2-flat":
         return flat_questions([key for row in rows for key in row])
     names: dict[str, None] = {}
@@ -193,9 +208,12 @@ def _candidates(
 
 
 def _mostly_choices(seen: list[Any], share: float) -> bool:
-    """Tell whether ratings are 0, 1 or 2, for a tie, the first and the second response; stray values may occur."""
+    """Tell whether ratings are 0, 1 or 2, for a tie, the first and the second response; stray values may occur.
+
+    Without a single 2, 0 and 1 may just as well number the two responses.
+    """
     numbers = [v for v in seen if isinstance(v, int | float) and not isinstance(v, bool)]
-    return sum(v in (0, 1, 2) for v in numbers) >= share * len(numbers)
+    return 2 in numbers and sum(v in (0, 1, 2) for v in numbers) >= share * len(numbers)
 
 
 def _kind(
@@ -207,8 +225,9 @@ def _kind(
     objects = sum(isinstance(v, dict) or (isinstance(v, list) and bool(v) and isinstance(v[0], dict)) for v in seen)
     if objects > len(seen) / 2:
         return "ranking" if _ranks(seen, responses) else None
+    mapped = dict(_label_map(config))
     if sum(isinstance(v, int | float) and not isinstance(v, bool) for v in seen) > len(seen) / 2:
-        return "rating"
+        return "label" if any(str(v) in mapped for v in seen) else "rating"
     if config.ranking_order == "best-first" and _lost_ranking(seen, responses):
         return "ranking"
     labels = {v for v in seen if isinstance(v, str)}
@@ -234,6 +253,8 @@ def _lost_ranking(seen: list[Any], responses: tuple[str, ...]) -> bool:
 def _labels_readable(labels: set[str], seen: list[Any], responses: tuple[str, ...], config: IngestConfig) -> bool:
     """Tell whether the labels name the responses: most answers readable, so that free text is not taken for votes."""
     mapped = dict(_label_map(config))
+    if "0" in labels and not {"0", "1"} & mapped.keys():
+        return False  # 0 and 1 may number the responses, or 0 may be the tie beside 1 and 2
     readable = {v for v in labels if v in mapped or label_index(v, responses) is not None}
     if not any(mapped.get(v) or label_index(v, responses) != TIE for v in readable):
         return False
@@ -281,7 +302,7 @@ def _refuse_unreadable(values: Mapping[str, list[Any]], responses: tuple[str, ..
                 needed="an export with ranks",
                 next_step=_REMEDY,
             )
-    unread = {name: seen for name, seen in values.items() if seen and _few_labels(seen)}
+    unread = {name: seen for name, seen in values.items() if seen and _may_decide(seen, responses)}
     if unread:
         listed = "; ".join(f"{name}: {_examples(seen)}" for name, seen in unread.items())
         raise BadData(
@@ -304,11 +325,14 @@ def _refuse_codes(values: Mapping[str, list[Any]], found: list[Question], config
             )
 
 
-def _few_labels(seen: list[Any]) -> bool:
-    """Tell whether answers look like labels and not like comments: few, short, and given again and again."""
-    labels = {v for v in seen if isinstance(v, str)}
-    short = all(isinstance(v, str) and len(v.split()) <= 4 and not v.rstrip().endswith((".", "!", "?")) for v in seen)
-    return short and len(labels) * 4 <= len(seen)
+def _may_decide(seen: list[Any], responses: tuple[str, ...]) -> bool:
+    """Tell whether answers may be meant as votes: numbers, or labels, which are few, short and come again and again;
+    comments and lists of faults are none."""
+    if any(isinstance(v, list) for v in seen):
+        return any(name in responses for v in seen if isinstance(v, list) for name in v if isinstance(name, str))
+    words = [v for v in seen if isinstance(v, str)]
+    short = all(len(v.split()) <= 4 and not v.rstrip().endswith((".", "!", "?")) for v in words)
+    return short and len(set(words)) * 4 <= len(words) if words else True
 
 
 def _examples(seen: list[Any]) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,11 +21,12 @@ import orjson
 from jobs.contract.errors import BadData
 from jobs.contract.log import LOG
 from jobs.ingest import fast
+from jobs.ingest.anonymize import hidden_id
 from jobs.ingest.lengths import Measure
 from jobs.ingest.pairs import Pair, PairMaker
 from jobs.ingest.plan import Plan
 from jobs.ingest.reasons import DropError
-from jobs.ingest.source import Unit, line_number, read_range
+from jobs.ingest.source import Unit, first_line, line_number, range_lines
 from jobs.ingest.texts import canonical, characters
 
 ENTRY = struct.Struct("<16s16s16sIIIIIIB")
@@ -33,6 +34,8 @@ ENTRY = struct.Struct("<16s16s16sIIIIIIB")
 chosen and rejected in tokens, flags."""
 SWAPPED, FIRST_KNOWN, FIRST_WON, LONGER_WON, SAME_LENGTH = 1, 2, 4, 8, 16
 SAMPLE_IDS = 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SPILL_BUFFER_BYTES = 1 << 20
 _NOTHING = object()
 _DROP_LINE = b'{"id":%b,"reason":"%b"}\n'
 
@@ -92,10 +95,10 @@ class Chunker:
     def __init__(self, rules: Rules, name: str) -> None:
         self.rules = rules
         self.measure = Measure(rules.tokenizer)
-        self.key = rules.seed.to_bytes(8, "little", signed=True)
+        self.keyed = sha256(rules.seed.to_bytes(8, "little", signed=True))
         self.shift = 16 - (rules.buckets.bit_length() - 1)
         self.spill_path = rules.spill_dir / f"spill-{name}"
-        self.spill: IO[bytes] = self.spill_path.open("ab")
+        self.spill: IO[bytes] = self.spill_path.open("ab", buffering=_SPILL_BUFFER_BYTES)
         self.dedup_is_pair = len(rules.dedup) in (0, 3)
         self._verdict_texts: dict[Any, bytes] = {}
         self.anonymizer: Any = None
@@ -104,6 +107,10 @@ class Chunker:
 
             self.anonymizer = Anonymizer(rules.anonymize)
         self.fast = fast.LineReader(self) if fast.applies(self) else None
+
+    def close(self) -> None:
+        """Close the spill file."""
+        self.spill.close()
 
     def run(self, unit: Unit) -> UnitResult:
         """Read one unit, write its lines to the spill file and return the counts."""
@@ -120,19 +127,20 @@ class Chunker:
             for number, row in enumerate(iter_rows(Path(unit.path), range(unit.start, unit.end)), start=1):
                 take(number, row)
         else:
-            offset, lines = _lines(unit)
 
             def parse(number: int, line: bytes) -> None:
-                row = self._parse(unit, offset, number, line, result)
+                row = self._parse(unit, number, line, result)
                 if row is not _NOTHING:
                     take(number, row)
 
             if self.fast is not None:
-                self.fast.read(lines, maker, result, sink, parse)
+                self.fast.read(_lines(unit), maker, result, sink, parse)
             else:
-                for number, line in enumerate(lines, start=1):
+                for number, line in enumerate(_lines(unit), start=1):
                     parse(number, line)
         result.tallies, result.statuses = maker.tallies, maker.statuses()
+        if self.anonymizer is not None:
+            result.statuses = {hidden_id(user): counts for user, counts in result.statuses.items()}
         self._spill(result, sink)
         return result
 
@@ -156,7 +164,7 @@ class Chunker:
             result.pairs += len(made)
             result.with_pairs += 1
 
-    def _parse(self, unit: Unit, offset: int, number: int, line: bytes, result: UnitResult) -> Any:
+    def _parse(self, unit: Unit, number: int, line: bytes, result: UnitResult) -> Any:
         """Return the value of a line; `_NOTHING` for a blank one and for a bad one that is skipped and counted."""
         try:
             return orjson.loads(line)
@@ -167,18 +175,21 @@ class Chunker:
             return parse_slowly(line)
         except BadLineError as bad:
             if not self.rules.skip_bad_lines:
-                raise bad_line(f"{unit.path}: {_place(unit, offset, number)}", bad) from None
+                raise bad_line(f"{unit.path}: {_place(unit, number)}", bad) from None
             result.records += 1
             result.drops[bad.reason] += 1
             samples = result.samples.setdefault(bad.reason, [])
             if len(samples) < SAMPLE_IDS:
-                samples.append(_place(unit, offset, number))
+                samples.append(_place(unit, number))
             return _NOTHING
 
     def _finished(
         self, pair: Pair, number: int, row: Mapping[str, Any], maker: PairMaker, result: UnitResult
     ) -> tuple[int, bytes, bytes]:
         """Return the bucket of a pair, its entry and its two lines; raises `DropError` for its length."""
+        names: dict[tuple[str, str], str] = {}
+        if self.anonymizer is not None:
+            pair = self.anonymizer.pair(pair, names, result.pii)
         prompt_toks = self.measure(pair.prompt)
         if prompt_toks < self.rules.min_prompt_toks:
             raise DropError("too_short")
@@ -187,16 +198,17 @@ class Chunker:
         limit = self.rules.max_chars
         if limit and max(characters(text) for text in (pair.prompt, pair.chosen, pair.rejected)) > limit:
             raise DropError("too_long")
-        if self.anonymizer is not None:
-            pair = self.anonymizer.pair(pair, result.pii)
         row_line = orjson.dumps({"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}) + b"\n"
-        meta_line = self._meta_line(pair, row, maker, result)
+        meta_line = self._meta_line(pair, row, maker, names, result)
         result.sources[pair.source] += 1
         prompt, chosen, rejected = canonical(pair.prompt), canonical(pair.chosen), canonical(pair.rejected)
         swapped = chosen > rejected
-        prompt_hash = blake2b(prompt.encode(), digest_size=16, key=self.key).digest()
-        both = f"{rejected}\0{chosen}" if swapped else f"{chosen}\0{rejected}"
-        pair_hash = blake2b(both.encode(), digest_size=16, key=prompt_hash).digest()
+        hashed = self.keyed.copy()
+        hashed.update(prompt.encode())
+        prompt_hash = hashed.digest()[:16]
+        one, other = (rejected, chosen) if swapped else (chosen, rejected)
+        hashed.update(b"%b%b\0%b" % (prompt_hash, one.encode(), other.encode()))
+        pair_hash = hashed.digest()[:16]
         entry = ENTRY.pack(
             prompt_hash,
             pair_hash,
@@ -211,18 +223,29 @@ class Chunker:
         )
         return int.from_bytes(prompt_hash[:2], "big") >> self.shift, entry, row_line + meta_line
 
-    def _meta_line(self, pair: Pair, row: Mapping[str, Any], maker: PairMaker, result: UnitResult) -> bytes:
+    def _meta_line(
+        self,
+        pair: Pair,
+        row: Mapping[str, Any],
+        maker: PairMaker,
+        names: dict[tuple[str, str], str],
+        result: UnitResult,
+    ) -> bytes:
         verdict = self.verdict_text(pair)
-        own_id, server_id = maker.view.ids(row)
+        own_id, server_id = self._ids(row, maker)
         metadata = maker.view.metadata(row, maker.plan.used)
         if self.anonymizer is not None:
-            metadata = self.anonymizer.value(metadata, result.pii)
+            metadata = self.anonymizer.value(metadata, names, result.pii)
         return b'{"id":%b,"server_id":%b,%b,"metadata":%b}\n' % (
             _dump(own_id),
             _dump(server_id),
             verdict,
             _dump(metadata),
         )
+
+    def _ids(self, row: Mapping[str, Any], maker: PairMaker) -> tuple[Any, Any]:
+        own_id, server_id = maker.view.ids(row)
+        return (hidden_id(own_id), hidden_id(server_id)) if self.anonymizer is not None else (own_id, server_id)
 
     def verdict_text(self, pair: Pair) -> bytes:
         """Return the part of the meta line that many pairs share."""
@@ -238,17 +261,17 @@ class Chunker:
         if self.dedup_is_pair:
             return pair_hash
         texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-        return blake2b("\0".join(texts[name] for name in self.rules.dedup).encode(), digest_size=16).digest()
+        return sha256("\0".join(texts[name] for name in self.rules.dedup).encode()).digest()[:16]
 
     def _count(self, result: UnitResult, reason: str, row: Any, maker: PairMaker, sink: Sink) -> None:
         if reason == "tie" and self.rules.stop_on_tie:
             raise BadData(
-                f"record {maker.view.ids(row)[0]}: the annotators tie", next_step="decide it, or --on-tie drop"
+                f"record {self._ids(row, maker)[0]}: the annotators tie", next_step="decide it, or --on-tie drop"
             )
         result.drops[reason] += 1
         samples = result.samples.setdefault(reason, [])
         if len(samples) < SAMPLE_IDS or self.rules.write_drops:
-            own_id = next((i for i in maker.view.ids(row) if i is not None), None) if isinstance(row, dict) else None
+            own_id = next((i for i in self._ids(row, maker) if i is not None), None) if isinstance(row, dict) else None
             if len(samples) < SAMPLE_IDS:
                 samples.append(own_id)
             if self.rules.write_drops:
@@ -286,18 +309,25 @@ def parse_slowly(line: bytes) -> Any:
         raise BadLineError("invalid_json", f"not JSON ({exc})") from None
 
 
-def _lines(unit: Unit) -> tuple[int, list[bytes]]:
-    """Return the lines or records of a unit as text, and where in the file they begin."""
+def _lines(unit: Unit) -> Iterable[bytes]:
+    """Return the lines or records of a unit as text."""
     if unit.shape == "records":
         assert isinstance(unit.lines, list)
-        return 0, unit.lines
-    offset, block = read_range(unit) if unit.shape == "jsonl" else (0, unit.lines)
-    assert isinstance(block, bytes)
-    return offset, block.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        return unit.lines
+    if unit.shape == "jsonl":
+        lines = range_lines(unit)
+        return lines if unit.start else _without_mark(lines)
+    assert isinstance(unit.lines, bytes)
+    return unit.lines.removeprefix(_BYTE_ORDER_MARK).split(b"\n")
 
 
-def _place(unit: Unit, offset: int, number: int) -> str:
-    first = unit.first_number or line_number(Path(unit.path), offset)
+def _without_mark(lines: Iterator[bytes]) -> Iterator[bytes]:
+    yield next(lines, b"").removeprefix(_BYTE_ORDER_MARK)
+    yield from lines
+
+
+def _place(unit: Unit, number: int) -> str:
+    first = unit.first_number or line_number(Path(unit.path), first_line(unit))
     return f"{'record' if unit.shape == 'records' else 'line'} {first + number - 1}"
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from jobs.config.ingest import IngestConfig
 from jobs.contract.errors import BadData
 from jobs.ingest.candidates import choose_question
-from jobs.ingest.plan import VARIANT_NAMES, Plan
+from jobs.ingest.plan import VARIANT_NAMES, VIEWS, Plan
 from jobs.ingest.questions import normalised
+from jobs.ingest.reasons import DropError
 from jobs.ingest.verdict import Policy
 from jobs.ingest.views import flat_questions, split_flat_name
 
@@ -23,7 +24,8 @@ _RESPONSE_STEMS = (
     "response", "generation", "generations", "completion", "answer", "output", "candidate", "reply", "option", "text",
 )  # fmt: skip
 _NUMBERED = re.compile(r"^(.*?)_?(a|b|c|d|e|f|g|h|first|second|one|two|left|right|\d+)$")
-_FIELDS_AT = {"v2-nested": "fields", "v2-rest": "fields", "v1-records": "fields", "label-studio": "data"}
+_FIELDS_AT = {"v2-nested": "fields", "v2-rest": "fields", "v1-records": "fields", "v1-legacy": "inputs",
+              "label-studio": "data"}  # fmt: skip
 _ANSWER_KEYS = {"user_id", "value", "status"}
 
 
@@ -50,7 +52,7 @@ def detect(rows: Sequence[Row], config: IngestConfig, settings: Settings, codes:
         return _pairs_plan(rows, config)
     columns = _columns(variant, rows)
     names = list(settings.fields) or _field_names(variant, columns)
-    responses = _responses(names, columns, config)
+    responses = _original(names, columns, config) if config.corrected_question else _responses(names, columns, config)
     prompts = _prompts(names, columns, config, taken=set(responses))
     system = config.system_field or _first_alias(names, _SYSTEM_ALIASES)
     question = choose_question(variant, rows, responses, config, settings, codes)
@@ -90,6 +92,8 @@ def _variant(rows: Sequence[Row]) -> str:
         return "label-studio"
     if any(split_flat_name(key) for key in keys):
         return "v2-flat"
+    if {"annotation", "prediction"} & keys and "status" in keys and {"inputs", "text"} & keys:
+        return "v1-legacy"
     for name, value in ((k, v) for row in rows for k, v in row.items()):
         if isinstance(value, list) and value and all(isinstance(v, dict) and v.keys() >= _ANSWER_KEYS for v in value):
             return "v1"
@@ -99,6 +103,8 @@ def _variant(rows: Sequence[Row]) -> str:
             return "v1"
     if _first_alias(keys, _CHOSEN) and _first_alias(keys, _REJECTED):
         return "pairs"
+    if "generations" in keys and {"ratings", "rating"} & keys:
+        return "generations"
     raise BadData(
         f"this is no preference export that we know: its columns are {', '.join(sorted(map(str, keys))[:20])}",
         needed=f"one of: {'; '.join(VARIANT_NAMES.values())}",
@@ -109,8 +115,12 @@ def _variant(rows: Sequence[Row]) -> str:
 def _columns(variant: str, rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the values seen in each field (2.x nested, REST) or column (flat, 1.x), nulls left out."""
     columns: dict[str, list[Any]] = {}
+    made = VIEWS[variant]() if variant in ("v1-legacy", "generations") else None
     for row in rows:
-        fields = row.get(_FIELDS_AT[variant]) if variant in _FIELDS_AT else row
+        try:
+            fields = made.fields(row) if made else row.get(_FIELDS_AT[variant]) if variant in _FIELDS_AT else row
+        except DropError:
+            continue
         for name, value in fields.items() if isinstance(fields, dict) else ():
             seen = columns.setdefault(name, [])
             if value is not None:
@@ -123,6 +133,8 @@ def _field_names(variant: str, columns: Mapping[str, list[Any]]) -> list[str]:
     names = list(columns)
     if variant == "v2-flat":
         names = [n for n in names if not split_flat_name(n) and n not in ("_server_id", "status")]
+    elif variant == "generations":
+        names = [n for n in names if n not in ("generations", "ratings", "rating")]
     elif variant in ("v1", "v1-old"):
         questions = {n.removesuffix("-suggestion-metadata") for n in names if n.endswith("-suggestion-metadata")}
         spoken = {f"{q}{s}" for q in questions for s in ("", "-suggestion", "-suggestion-metadata")}
@@ -131,7 +143,8 @@ def _field_names(variant: str, columns: Mapping[str, list[Any]]) -> list[str]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and any(isinstance(v, dict) for v in value))
+    messages = isinstance(value, list) and any(isinstance(v, dict) and "user_id" not in v for v in value)
+    return isinstance(value, str) or messages
 
 
 def _first_alias(names: Any, aliases: Sequence[str]) -> str | None:
@@ -167,6 +180,22 @@ def _responses(names: Sequence[str], columns: Mapping[str, Any], config: IngestC
         f"no two fields look like responses among {', '.join(names) or 'none'}",
         needed="two fields such as response_a and response_b",
         next_step="name them with --response-field, once for each",
+    )
+
+
+def _original(names: Sequence[str], columns: Mapping[str, Any], config: IngestConfig) -> tuple[str, ...]:
+    """Return the one response that people corrected."""
+    if config.response_field:
+        return _known(config.response_field[:1], columns, "--response-field")
+    prompts = (*config.prompt_field, *(n for n in names if normalised(n) in _PROMPT_ALIASES))
+    found = [n for n in names if n not in prompts and n != "id" and any(_is_text(v) for v in columns.get(n, ()))]
+    stems = [n for n in found if set(normalised(n).split("_")) & {*_RESPONSE_STEMS, "prediction"}]
+    for choice in (stems, found):
+        if len(choice) == 1:
+            return (choice[0],)
+    raise BadData(
+        f"which field was corrected is not clear among {', '.join(found) or 'none'}",
+        next_step="name it with --response-field",
     )
 
 

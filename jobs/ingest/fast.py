@@ -8,9 +8,9 @@ unusual about a line, be it a type, a column, a status or an escape, sends it do
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HUGE_NUMBER = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
 """JSON allows 1e999, which no reader can represent; metadata that is handed through must not contain it."""
+_MOST_PATTERNS = 20_000
 _STATUS = Literal["submitted", "draft", "discarded"]
 
 
@@ -49,11 +50,18 @@ class LineReader:
 
     def __init__(self, chunker: Chunker) -> None:
         self.chunker = chunker
-        self.decode, self.metadata = _decoder(chunker.rules.plan)
+        import msgspec
+
+        self.decode, names = _decoder(chunker.rules.plan)
+        self.decode_values = msgspec.json.Decoder(tuple[str, ...] | None).decode
+        self.decode_statuses = msgspec.json.Decoder(tuple[_STATUS, ...] | None).decode
+        self.metadata = _metadata_reader(names)
+        self.patterns: dict[bytes, list[Any]] = {}
+        """(answers, statuses) as they stand in the file -> what they mean; few patterns make up most records."""
 
     def read(  # noqa: C901 - see the top of the file
         self,
-        lines: Sequence[bytes],
+        lines: Iterable[bytes],
         maker: PairMaker,
         result: UnitResult,
         sink: Sink,
@@ -64,46 +72,46 @@ class LineReader:
 
         chunker = self.chunker
         decode, metadata, dumps, pack = self.decode, self.metadata, orjson.dumps, ENTRY.pack
+        huge = _HUGE_NUMBER.search
         at_least, at_most = chunker.rules.min_prompt_toks, chunker.rules.max_prompt_toks
-        seed_key, shift, more = chunker.key, chunker.shift, CHARS_PER_TOKEN - 1
+        keyed, shift, more = chunker.keyed, chunker.shift, CHARS_PER_TOKEN - 1
         buckets, entries = sink.lines, sink.entries
         drops, samples, who, how = result.drops, result.samples, maker.who, maker.how
-        verdicts: dict[Any, list[Any]] = {}
+        patterns = self.patterns
         records = pairs = 0
         for number, line in enumerate(lines, start=1):
             try:
-                if not line.isascii():
-                    line.decode()
                 row = decode(line)
                 prompt, first, second = row.prompt, row.first, row.second
                 asked, one, other = prompt.strip(), first.strip(), second.strip()
                 own_id = row.id
+                about = metadata(row)
+                if not about.isascii():
+                    about.decode()
             except (ValueError, AttributeError, RecursionError):
                 # msgspec's errors are ValueErrors; AttributeError is the strip() of a missing text.
                 ordinary(number, line)
                 continue
-            if not asked or not one or not other or one == other or own_id is None:
+            if not asked or not one or not other or one == other or own_id is None or huge(about):
                 ordinary(number, line)
                 continue
-            values = row.values
-            if values is None:
-                reason = "no_response"
-            else:
-                users, statuses = row.users, row.statuses
-                if users is None or len(users) != len(values) or (len(users) > 1 and len(set(users)) != len(users)):
+            answered = b"%b%b" % (row.values, row.statuses)
+            judged = patterns.get(answered)
+            if judged is None:
+                try:
+                    judged = patterns[answered] = self._judged(row.values, row.statuses, maker)
+                except (DropError, ValueError):
                     ordinary(number, line)
                     continue
-                judged = verdicts.get((values, statuses))
-                if judged is None:
-                    try:
-                        judged = verdicts[values, statuses] = _judged(chunker, maker, statuses, values)
-                    except DropError:
-                        ordinary(number, line)
-                        continue
-                judged[0] += 1
+            reason, second_won, verdict_text, how_each = judged[1:5]
+            if how_each:
+                users = row.users
+                if users is None or len(users) != len(how_each) or (len(users) > 1 and len(set(users)) != len(users)):
+                    ordinary(number, line)
+                    continue
                 who += users
-                how += statuses
-                reason, second_won, verdict_text = judged[1], judged[2], judged[3]
+                how += how_each
+            judged[0] += 1
             records += 1
             if reason is None:
                 toks = (len(prompt) + more) // CHARS_PER_TOKEN
@@ -117,31 +125,25 @@ class LineReader:
                 if count < SAMPLE_IDS:
                     samples.setdefault(reason, []).append(own_id)
                 continue
-            about = b",".join([key + bytes(value) for key, name in metadata if (value := getattr(row, name))])
-            if _HUGE_NUMBER.search(about):
-                records -= 1
-                judged[0] -= 1
-                del who[-len(users) :], how[-len(users) :]
-                ordinary(number, line)
-                continue
             if second_won:
                 chosen, rejected, one, other = second, first, other, one
                 flags = FIRST_KNOWN
             else:
                 chosen, rejected, flags = first, second, FIRST_KNOWN | FIRST_WON
+            row_line = dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
             if one > other:
-                both = f"{other}\0{one}"
+                one, other = other, one
                 flags |= SWAPPED
-            else:
-                both = f"{one}\0{other}"
-            prompt_hash = blake2b(asked.encode(), digest_size=16, key=seed_key).digest()
-            pair_hash = blake2b(both.encode(), digest_size=16, key=prompt_hash).digest()
+            hashed = keyed.copy()
+            hashed.update(asked.encode())
+            prompt_hash = hashed.digest()[:16]
+            hashed.update(b"%b%b\0%b" % (prompt_hash, one.encode(), other.encode()))
+            pair_hash = hashed.digest()[:16]
             chosen_chars, rejected_chars = len(chosen), len(rejected)
             if chosen_chars > rejected_chars:
                 flags |= LONGER_WON
             elif chosen_chars == rejected_chars:
                 flags |= SAME_LENGTH
-            row_line = dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected})
             both_lines = b'%b\n{"id":%b,"server_id":%b,%b,"metadata":{%b}}\n' % (
                 row_line,
                 dumps(own_id),
@@ -171,12 +173,35 @@ class LineReader:
         result.pairs += pairs
         result.with_pairs += pairs
         result.sources["people"] += pairs
-        for judged in verdicts.values():
-            maker.tallies[judged[4]] += judged[0]
+        self._count_patterns(maker)
+
+    def _judged(self, values: Any, statuses: Any, maker: PairMaker) -> list[Any]:
+        """Return [times seen, reason or None, whether the second won, text for the meta line, statuses, tally]."""
+        given = self.decode_values(values)
+        if given is None:
+            return [0, "no_response", False, b"", (), None]
+        how = self.decode_statuses(statuses)
+        if how is None or len(how) != len(given):
+            raise DropError("malformed_responses")
+        if not given:
+            raise DropError("no_response")
+        verdict = maker.judged(list(how), list(given))
+        pair = Pair("", "", "", verdict.votes, verdict.agreement, verdict.winner == 0, "people")
+        text = self.chunker.verdict_text(pair)
+        return [0, verdict.reason, verdict.winner == 1, text, how, verdict.tally]
+
+    def _count_patterns(self, maker: PairMaker) -> None:
+        """Give the unit its tallies; the patterns themselves serve the next unit too."""
+        for judged in self.patterns.values():
+            if judged[0] and judged[5] is not None:
+                maker.tallies[judged[5]] += judged[0]
+            judged[0] = 0
+        if len(self.patterns) > _MOST_PATTERNS:
+            self.patterns.clear()
 
 
-def _decoder(plan: Plan) -> tuple[Callable[[bytes], Any], list[tuple[bytes, str]]]:
-    """Return the decoder of a line, and key and attribute of each column that is metadata.
+def _decoder(plan: Plan) -> tuple[Callable[[bytes], Any], dict[str, bytes]]:
+    """Return the decoder of a line, and attribute -> key of each column that is metadata.
 
     A column that the sample did not show makes the decoder refuse the line, so no metadata is lost.
     """
@@ -190,29 +215,39 @@ def _decoder(plan: Plan) -> tuple[Callable[[bytes], Any], list[tuple[bytes, str]
         plan.response_fields[1]: ("second", str | None),
         "id": ("id", str | None),
         "_server_id": ("server_id", str | None),
-        answers: ("values", tuple[str, ...] | None),
+        answers: ("values", msgspec.Raw),
         f"{answers}.users": ("users", tuple[str, ...] | None),
-        f"{answers}.status": ("statuses", tuple[_STATUS, ...] | None),
+        f"{answers}.status": ("statuses", msgspec.Raw),
     }
     names = dict.fromkeys((*plan.columns, *typed))
     fields: list[Any] = []
-    metadata = []
+    metadata: dict[str, bytes] = {}
     for position, column in enumerate(names):
-        name, kind = typed.get(column, (f"other_{position}", msgspec.Raw))
-        fields.append((name, kind, None if column in typed else msgspec.Raw(b"")))
-        if column not in typed and column not in plan.used and column != "status":
-            metadata.append((orjson.dumps(column) + b":", name))
+        if column in typed:
+            missing = msgspec.Raw(b"null") if typed[column][1] is msgspec.Raw else None
+            fields.append((*typed[column], missing))
+        elif column in plan.used or column == "status":
+            # Not needed, but looked at: Raw would let invalid UTF-8 pass.
+            fields.append((f"other_{position}", Any, None))
+        else:
+            fields.append((f"other_{position}", msgspec.Raw, None))
+            metadata[f"other_{position}"] = orjson.dumps(column) + b":"
     renamed = {name: column for column, (name, _, _) in zip(names, fields, strict=True)}
     record = msgspec.defstruct("Record", fields, rename=renamed, forbid_unknown_fields=True, gc=False)
     return msgspec.json.Decoder(record).decode, metadata
 
 
-def _judged(chunker: Chunker, maker: PairMaker, statuses: tuple[str, ...], values: tuple[str, ...]) -> list[Any]:
-    """Return [times seen, reason or None, whether the second response won, text for the meta line, tally]."""
-    if statuses is None or len(statuses) != len(values):
-        raise DropError("malformed_responses")
-    if not values:
-        raise DropError("no_response")
-    verdict = maker.judged(list(statuses), list(values))
-    pair = Pair("", "", "", verdict.votes, verdict.agreement, verdict.winner == 0, "people")
-    return [0, verdict.reason, verdict.winner == 1, chunker.verdict_text(pair), verdict.tally]
+def _metadata_reader(names: dict[str, bytes]) -> Callable[[Any], bytes]:
+    """Return the function from a record to its metadata as text, keys that are absent left out."""
+    keys = tuple(names.values())
+    whole = b",".join(key.replace(b"%", b"%%") + b"%b" for key in keys)
+    one_by_one = [operator.attrgetter(name) for name in names]
+    all_at_once = operator.attrgetter(*names) if len(names) > 1 else None
+
+    def read(row: Any) -> bytes:
+        values = all_at_once(row) if all_at_once else tuple(get(row) for get in one_by_one)
+        if None not in values:
+            return whole % values
+        return b",".join([key + bytes(value) for key, value in zip(keys, values, strict=True) if value is not None])
+
+    return read

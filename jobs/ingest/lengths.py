@@ -27,21 +27,41 @@ class Measure:
         return sum(len(self._encode(part, add_special_tokens=False).ids) for part in parts)
 
 
-def load_tokenizer(name: str) -> Any:
-    """Load a fast tokenizer from a model's folder, its tokenizer.json, or the hub's local cache.
+def find_tokenizer(name: str) -> Path:
+    """Return the tokenizer.json of a model's folder, or of a hub id that was fetched before; nothing is downloaded.
 
     Raises:
         BadConfig: there is none under this name.
     """
-    from tokenizers import Tokenizer
-
     path = Path(name)
     for candidate in (path, path / "tokenizer.json", path / "tokenizer" / "tokenizer.json"):
         if candidate.is_file():
-            return Tokenizer.from_file(str(candidate))
+            return candidate
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
     try:
-        return Tokenizer.from_pretrained(name)
-    except Exception as exc:
-        raise BadConfig(
-            f"no tokenizer at {name} ({type(exc).__name__})", needed="a folder with tokenizer.json, or a hub id"
-        ) from exc
+        cached = try_to_load_from_cache(name, "tokenizer.json")
+    except HFValidationError:
+        cached = None
+    if isinstance(cached, str):
+        return Path(cached)
+    raise BadConfig(
+        f"--tokenizer {name}: no tokenizer.json there, and no such model in the local cache",
+        needed="the folder of a model",
+        next_step="fetch it with `aios hrm-hf fetch-model`",
+    )
+
+
+def load_tokenizer(path: str) -> Any:
+    """Load a fast tokenizer from its tokenizer.json.
+
+    Raises:
+        BadConfig: the file is no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(path)
+    except Exception as exc:  # the library raises nothing more precise
+        raise BadConfig(f"{path} is no tokenizer ({' '.join(str(exc).split())})", needed="a fast tokenizer") from exc

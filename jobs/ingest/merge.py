@@ -10,7 +10,7 @@ import contextlib
 import struct
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from operator import add, itemgetter
@@ -82,9 +82,9 @@ def settle(bucket: int, parts: list[Part], plan_path: Path, dedup: tuple[str, ..
         kept = _unique(columns, dedup, result, parts, keep_all_dropped)
     # The pair hash is keyed with the seed: its order is the shuffle. Equal hashes keep the order of the input.
     order = sorted(kept, key=columns.pair.__getitem__)
-    _describe(columns, order, result)
+    taken = itemgetter(*order) if len(order) > 1 else lambda column: tuple(column[i] for i in order)
+    _describe(columns, taken, result)
     fields = (columns.prompt, columns.part, columns.offset, columns.row_bytes, columns.meta_bytes)
-    taken = itemgetter(*order) if len(order) > 1 else lambda column: [column[i] for i in order]
     plan_path.write_bytes(b"".join(map(KEPT.pack, *(taken(column) for column in fields))))
     return result
 
@@ -144,20 +144,17 @@ def _id_at(columns: _Columns, parts: list[Part], i: int) -> Any:
     return meta["id"] if meta["id"] is not None else meta["server_id"]
 
 
-def _describe(columns: _Columns, kept: list[int], result: Settled) -> None:
-    def of(column: Sequence[Any]) -> Sequence[Any]:
-        return column if len(kept) == len(column) else [column[i] for i in kept]
-
-    result.kept = len(kept)
-    result.prompts = len(set(of(columns.prompt)))
-    result.row_bytes, result.meta_bytes = sum(of(columns.row_bytes)), sum(of(columns.meta_bytes))
+def _describe(columns: _Columns, taken: Callable[[Sequence[Any]], tuple[Any, ...]], result: Settled) -> None:
+    prompts = taken(columns.prompt)
+    result.kept, result.prompts = len(prompts), len(set(prompts))
+    result.row_bytes, result.meta_bytes = sum(taken(columns.row_bytes)), sum(taken(columns.meta_bytes))
     result.lengths = (
-        Counter(of(columns.prompt_toks)),
-        Counter(of(columns.chosen_toks)),
-        Counter(of(columns.rejected_toks)),
+        Counter(taken(columns.prompt_toks)),
+        Counter(taken(columns.chosen_toks)),
+        Counter(taken(columns.rejected_toks)),
     )
     shown = FIRST_KNOWN | FIRST_WON | LONGER_WON | SAME_LENGTH
-    for flags, count in Counter(of(columns.flags)).items():
+    for flags, count in Counter(taken(columns.flags)).items():
         result.flags[flags & shown] += count
 
 

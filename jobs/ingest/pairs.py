@@ -50,7 +50,9 @@ class PairMaker:
         self.texts = Texts(plan)
         self.min_suggestion_score = min_suggestion_score
         self.read_vote = (
-            vote_reader(plan.question, plan.response_fields, best_first=plan.best_first) if plan.question else None
+            vote_reader(plan.question, plan.response_fields, best_first=plan.best_first)
+            if plan.question and plan.question.kind != "correction"
+            else None
         )
         self.verdicts: dict[Any, Verdict] = {}
         self.tallies: Counter[tuple[int, int, int]] = Counter()
@@ -65,6 +67,8 @@ class PairMaker:
         prompt, responses = self.texts.read(self.view.fields(row))
         if self.plan.variant == "pairs":
             return [self._ready_pair(row, prompt, responses)]
+        if self.plan.question is not None and self.plan.question.kind == "correction":
+            return self._corrected(row, prompt, responses[0])
         if len(responses) != 2:
             if len({canonical(response) for response in responses}) == 1:
                 raise DropError("identical_responses")
@@ -73,6 +77,7 @@ class PairMaker:
         if canonical(first) == canonical(second):
             raise DropError("identical_responses")
         verdict, source = self._verdict(row)
+        source = "file" if self.plan.variant == "generations" else source
         if verdict.reason is not None:
             raise DropError(verdict.reason)
         agreement = verdict.agreement if source == "people" else None
@@ -193,6 +198,28 @@ class PairMaker:
             raise DropError("tie")
         return Verdict(reason=None, winner=winner or 0, votes=_one_vote(winner or 0), tally=(0, 0, 0), agreement=0.0)
 
+    def _corrected(self, row: Mapping[str, Any], prompt: Text, original: Text) -> list[Pair]:
+        """Return one pair for each different text that annotators put in the place of the original."""
+        users, statuses, values = self._answers(row)
+        if not values:
+            raise DropError("no_response")
+        self._check_users(users, statuses, values)
+        if not all(isinstance(value, str | None) for value in values):
+            raise DropError("malformed_responses")
+        before = original if isinstance(original, str) else original[-1]["content"]
+        votes: list[int | None] = []
+        for value in values:
+            blank = value is None or not value.strip()
+            votes.append(None if blank else TIE if value.strip() == before.strip() else 1)
+        verdict = judge(statuses, votes, self.plan.policy)
+        self.tallies[verdict.tally] += 1
+        if verdict.reason is not None:
+            raise DropError(verdict.reason)
+        given = zip(statuses, votes, values, strict=True)
+        texts = {value.strip(): value for status, vote, value in given if status == "submitted" and vote == 1}
+        made: list[Text] = [[{"role": "assistant", "content": t}] if self.plan.chat else t for t in texts.values()]
+        return [Pair(prompt, text, original, verdict.votes, verdict.agreement, None, "people") for text in made]
+
     def _many(self, row: Mapping[str, Any], prompt: Text, responses: Sequence[Text]) -> list[Pair]:
         """Return the pairs of a record with more than two responses, in the way that --pairs says."""
         if self.plan.question is None:
@@ -216,9 +243,9 @@ class PairMaker:
             verdict, one, other = verdicts[i, j], responses[i], responses[j]
             if verdict.reason is None and canonical(one) != canonical(other):
                 chosen, rejected = (other, one) if verdict.winner else (one, other)
-                made.append(
-                    Pair(prompt, chosen, rejected, verdict.votes, verdict.agreement, verdict.winner == 0, "people")
-                )
+                source = "file" if self.plan.variant == "generations" else "people"
+                first = verdict.winner == 0
+                made.append(Pair(prompt, chosen, rejected, verdict.votes, verdict.agreement, first, source))
         if not made:
             dropped = [verdicts[pair].reason or "identical_responses" for pair in wanted]
             raise DropError(dropped[0] if len(set(dropped)) == 1 else "no_majority")

@@ -12,11 +12,10 @@ import orjson
 from jobs.contract.errors import BadData
 
 _BATCH_ROWS = 1000
-_UNIT_BYTES = 16 << 20
 
 
-def row_groups(path: Path, *, named: Path) -> list[tuple[int, int]]:
-    """Return runs of row groups, first and one past the last, of about 16 MB each.
+def row_groups(path: Path, *, named: Path, unit_bytes: int) -> list[tuple[int, int]]:
+    """Return runs of row groups, first and one past the last, of about so many bytes each.
 
     Raises:
         BadData: the file is damaged; `named` is what the user calls it.
@@ -26,7 +25,7 @@ def row_groups(path: Path, *, named: Path) -> list[tuple[int, int]]:
         start = size = 0
         for group in range(file.num_row_groups):
             size += file.metadata.row_group(group).total_byte_size
-            if size >= _UNIT_BYTES or group == file.num_row_groups - 1:
+            if size >= unit_bytes or group == file.num_row_groups - 1:
                 runs.append((start, group + 1))
                 start, size = group + 1, 0
         return runs

@@ -7,7 +7,16 @@ from typing import Any
 
 from jobs.ingest.questions import Question
 from jobs.ingest.verdict import Policy
-from jobs.ingest.views import FlatView, LabelStudioView, NestedView, RestView, V1View, View
+from jobs.ingest.views import (
+    FlatView,
+    GenerationsView,
+    LabelStudioView,
+    LegacyView,
+    NestedView,
+    RestView,
+    V1View,
+    View,
+)
 
 VIEWS: dict[str, type[View]] = {
     "v2-flat": FlatView,
@@ -16,7 +25,9 @@ VIEWS: dict[str, type[View]] = {
     "v1-records": RestView,
     "v1": V1View,
     "v1-old": V1View,
+    "v1-legacy": LegacyView,
     "label-studio": LabelStudioView,
+    "generations": GenerationsView,
     "pairs": View,
 }
 VARIANT_NAMES = {
@@ -26,7 +37,9 @@ VARIANT_NAMES = {
     "v1-records": "Argilla 1.x records (record.json())",
     "v1": 'Argilla 1.x dataset (format_as("datasets"), push_to_huggingface)',
     "v1-old": "Argilla 1.13 or older dataset (answers as a struct of lists)",
+    "v1-legacy": "Argilla 1.x text classification or Text2Text dataset (annotation, status Validated)",
     "label-studio": "Label Studio JSON export of a pairwise or choices project",
+    "generations": "distilabel generations with ratings",
     "pairs": "ready pairs (chosen and rejected columns)",
 }
 

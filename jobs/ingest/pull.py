@@ -57,20 +57,24 @@ def pull(config: PullConfig, server: Server) -> int:
     names = {question["id"]: question["name"] for question in settings["questions"]}
     part, state_path = (output.with_name(f".{output.name}.{kind}") for kind in ("part", "pull.json"))
     state = _resume(config, server, dataset, part, state_path)
-    total = None
+    total: int | None = None
     with part.open("r+b" if part.exists() else "w+b") as file:
         file.truncate(state["bytes"])
         file.seek(state["bytes"])
         while total is None or state["records"] < total:
             page = server.call("GET", f"datasets/{dataset['id']}/records", _query(config, state["records"]))
-            total = page["total"]
+            # Servers of 1.x may leave the total out: then a page that is not full is the last one.
+            total = page.get("total")
             if not page["items"]:
+                total = state["records"] if total is None else total
                 break
             for record in page["items"]:
                 file.write(orjson.dumps(_named(record, names)) + b"\n")
             file.flush()
             state |= {"records": state["records"] + len(page["items"]), "bytes": file.tell()}
             write_json(state_path, state)
+            if total is None and len(page["items"]) < config.page_size:
+                total = state["records"]
             _progress(state["records"], total)
     if state["records"] != total:
         raise BadData(
@@ -133,7 +137,8 @@ def _check_unique(part: Path) -> None:
             seen.add(own_id)
 
 
-def _progress(done: int, total: int) -> None:
-    end = "\r" if sys.stderr.isatty() and done < total else "\n"
-    if sys.stderr.isatty() or done >= total:
-        click.echo(f"{done:,} of {total:,} records{end}", err=True, nl=False)
+def _progress(done: int, total: int | None) -> None:
+    over = total is not None and done >= total
+    if sys.stderr.isatty() or over:
+        of = "" if total is None else f" of {total:,}"
+        click.echo(f"{done:,}{of} records" + ("\n" if over or not sys.stderr.isatty() else "\r"), err=True, nl=False)

@@ -14,7 +14,6 @@ from typing import Any
 
 from jobs.config.fields import identity
 from jobs.config.ingest import IngestConfig
-from jobs.contract.files import sha256_file
 from jobs.contract.splits import SPLITS
 from jobs.ingest.agreement import agreement
 from jobs.ingest.chunk import FIRST_KNOWN, FIRST_WON, LONGER_WON, SAME_LENGTH, SAMPLE_IDS
@@ -27,7 +26,7 @@ _HISTOGRAM_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 def build_report(
-    config: IngestConfig, totals: Totals, inputs: dict[str, str], paths: list[Path], staged: Path
+    config: IngestConfig, totals: Totals, inputs: dict[str, str], paths: list[Path], outputs: dict[str, str]
 ) -> dict[str, Any]:
     """Return the report as a JSON document."""
     invalid = sum(totals.drops[reason] for reason in INVALID)
@@ -71,7 +70,7 @@ def build_report(
             {"file": path.name, "sha256": digest, "bytes": path.stat().st_size}
             for path, digest in zip(paths, inputs.values(), strict=True)
         ],
-        "outputs": {path.name: sha256_file(path) for path in sorted(staged.iterdir())},
+        "outputs": outputs,
         "settings": identity(config),
         "versions": versions(),
     }

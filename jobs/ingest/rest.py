@@ -120,6 +120,12 @@ def _refusal(exc: urllib.error.HTTPError, method: str, path: str) -> AiosError:
         return BadConfig(
             f"the server redirects to {exc.headers.get('Location')}", next_step="give that address as --url"
         )
+    if exc.code == 404 and path.startswith("me/"):
+        return BadData(
+            f"there is no Argilla API v1 at this address (HTTP 404 for {path})",
+            needed="a server of Argilla 2.x, or 1.14 and later",
+            next_step="check --url; from an older server export with its own client and ingest that file",
+        )
     return BadData(f"Argilla refuses {method} {path} (HTTP {exc.code}: {detail})")
 
 

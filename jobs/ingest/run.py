@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,21 @@ from typing import Any
 from jobs.config.fields import identity
 from jobs.config.ingest import IngestConfig
 from jobs.contract.errors import BadData
-from jobs.contract.files import remove_tree, sha256_file, write_json
+from jobs.contract.files import fsync_path, remove_tree, sha256_file, write_json
 from jobs.contract.lock import FolderLock
 from jobs.contract.manifest import MANIFEST_NAME, Manifest
 from jobs.contract.publish import already_published, attempt_id, publish_whole, recover, staging
 from jobs.contract.splits import REPORT_NAME, SPLITS
+from jobs.ingest.anonymize import model_name
 from jobs.ingest.chunk import Rules, UnitResult
 from jobs.ingest.detect import Settings, detect
+from jobs.ingest.lengths import find_tokenizer
 from jobs.ingest.merge import Cuts, Part, Settled, find_cuts, place, settle, split_sizes
 from jobs.ingest.plan import Plan
 from jobs.ingest.pool import Pool, usable_cpus
 from jobs.ingest.report import build_report, versions
 from jobs.ingest.sample import first_bad_line, label_codes, read_settings, sample, sample_warnings
-from jobs.ingest.source import Source, find_inputs, open_source
+from jobs.ingest.source import CHUNK_BYTES, Source, find_inputs, open_source
 from jobs.ingest.stats import Totals
 from jobs.ingest.texts import ChatSeenError
 from jobs.ingest.units import iter_units
@@ -34,6 +37,8 @@ _BUCKET_BYTES = 16 << 20
 _MAX_BUCKETS = 4096
 _SMALL_BYTES = 12 << 20
 """Below this, starting a second process takes longer than the work."""
+_SLOW_UNIT_BYTES = 64 << 10
+"""With personal data to be found a record takes milliseconds: small units keep all workers and the progress going."""
 Progress = Callable[[str, float], None]
 """Called with the phase and the share of it that is done."""
 
@@ -84,7 +89,14 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
         BadData: the input cannot be used; nothing has been changed.
     """
     output = Path(config.output)
-    paths = find_inputs(config.input)
+    sources = [open_source(path, config.encoding) for path in find_inputs(config.input)]
+    # The workers first: they start fastest while this process has no other thread.
+    with Pool(_workers(config, sources)) as pool:
+        return _ingest(config, output, sources, pool, progress)
+
+
+def _ingest(config: IngestConfig, output: Path, sources: list[Source], pool: Pool, progress: Progress) -> Outcome:
+    paths = [source.path for source in sources]
     hashes = _Hashes(paths=paths)
     hashes.start()
     with FolderLock(output, attempt=attempt_id()) as lock:
@@ -95,9 +107,10 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
             if done is not None:
                 return Outcome(report=_read_report(output), manifest=done, skipped=True)
         with staging(output, lock) as staged, _scratch(staged) as scratch:
-            totals = _make_splits(config, paths, staged, scratch, progress)
+            totals = _make_splits(config, sources, pool, staged, scratch, progress)
             inputs = hashes.wait()
-            report = build_report(config, totals, inputs, paths, staged)
+            outputs = _sync_and_hash(staged)
+            report = build_report(config, totals, inputs, paths, outputs)
             write_json(staged / REPORT_NAME, report)
             manifest = Manifest(
                 step="ingest",
@@ -107,8 +120,19 @@ def ingest(config: IngestConfig, progress: Progress = lambda phase, share: None)
                 files=[],
                 versions=versions(),
             )
-            manifest = publish_whole(output, staged, manifest, lock)
+            manifest = publish_whole(output, staged, manifest, lock, hashes=outputs)
     return Outcome(report=report, manifest=manifest)
+
+
+def _sync_and_hash(staged: Path) -> dict[str, str]:
+    """Force the splits onto the disk and return their hashes: the disk and both cores work at the same time."""
+    paths = sorted(staged.iterdir())
+    with ThreadPoolExecutor(2 * len(paths)) as threads:
+        synced = [threads.submit(fsync_path, path) for path in paths]
+        hashes = list(threads.map(sha256_file, paths))
+        for future in synced:
+            future.result()
+    return {path.name: digest for path, digest in zip(paths, hashes, strict=True)}
 
 
 def _read_report(output: Path) -> dict[str, Any]:
@@ -129,9 +153,8 @@ def _scratch(staged: Path) -> Iterator[Path]:
         remove_tree(path)
 
 
-def make_plan(config: IngestConfig, paths: list[Path], scratch: Path) -> tuple[Plan, list[Source]]:
+def make_plan(config: IngestConfig, sources: list[Source], scratch: Path) -> Plan:
     """Look at the inputs and decide how to read them."""
-    sources = [open_source(path) for path in paths]
     settings = read_settings(config.settings, sources)
     codes = label_codes(sources, scratch)
     plans = [_plan(config, source, settings, codes, scratch) for source in sources]
@@ -143,14 +166,13 @@ def make_plan(config: IngestConfig, paths: list[Path], scratch: Path) -> tuple[P
                 next_step="ingest them one by one",
             )
     first = next((plan for plan in plans if plan.question is not None), plans[0])
-    merged = replace(
+    return replace(
         first,
         chat=any(p.chat for p in plans),
         used=frozenset().union(*(p.used for p in plans)),
         columns=tuple(dict.fromkeys(name for p in plans for name in p.columns)),
         warnings=tuple(warning for p in plans for warning in p.warnings),
     )
-    return merged, sources
 
 
 def _shape(plan: Plan) -> tuple[Any, ...]:
@@ -167,17 +189,21 @@ def _plan(config: IngestConfig, source: Source, settings: Settings, codes: dict[
         raise BadData(f"{source.path}: {exc.found}", needed=exc.needed, next_step=exc.next_step) from exc
 
 
-def _make_splits(config: IngestConfig, paths: list[Path], staged: Path, scratch: Path, progress: Progress) -> Totals:
-    plan, sources = make_plan(config, paths, scratch)
+def _make_splits(
+    config: IngestConfig, sources: list[Source], pool: Pool, staged: Path, scratch: Path, progress: Progress
+) -> Totals:
+    plan = make_plan(config, sources, scratch)
+    if config.anonymize and model_name(config.anonymize_language) is None:
+        missing = f"names and places stay in the text: no spaCy model of '{config.anonymize_language}' is installed"
+        plan = replace(plan, warnings=(*plan.warnings, missing))
     rules = _rules(config, plan, sources, scratch)
     try:
-        return _run(config, rules, sources, staged, progress)
+        return _run(config, pool, rules, sources, staged, progress)
     except ChatSeenError:
         # Text and chats are mixed, which the sample did not show: all rows become messages, from the start.
-        remove_tree(scratch)
-        scratch.mkdir()
-        rules = replace(rules, plan=replace(plan, chat=True, transcript=False))
-        return _run(config, rules, sources, staged, progress)
+        rules = replace(rules, plan=replace(plan, chat=True, transcript=False), spill_dir=scratch / "chat")
+        rules.spill_dir.mkdir()
+        return _run(config, pool, rules, sources, staged, progress)
 
 
 def _rules(config: IngestConfig, plan: Plan, sources: list[Source], scratch: Path) -> Rules:
@@ -194,7 +220,7 @@ def _rules(config: IngestConfig, plan: Plan, sources: list[Source], scratch: Pat
         skip_bad_lines=config.on_bad_line == "skip",
         stop_on_tie=config.on_tie == "error",
         min_suggestion_score=config.min_suggestion_score,
-        tokenizer=config.tokenizer,
+        tokenizer=None if config.tokenizer is None else str(find_tokenizer(config.tokenizer)),
         anonymize=config.anonymize_language if config.anonymize else None,
         write_drops=config.write_drops,
     )
@@ -213,33 +239,32 @@ def _bucket_count(sources: list[Source]) -> int:
     return count
 
 
-def _run(config: IngestConfig, rules: Rules, sources: list[Source], staged: Path, progress: Progress) -> Totals:
-    workers = config.workers or (1 if _small(config, sources) else usable_cpus())
-    pool = Pool(workers, rules)
-    try:
-        totals = Totals(plan=rules.plan, workers=workers)
-        parts = _first_pass(pool, rules, sources, totals, progress)
-        settled, plan_paths = _settle(pool, rules, parts, totals, progress)
-        cuts = find_cuts(settled, plan_paths, {name: getattr(config, f"{name}_ratio") for name in SPLITS})
-        _place(pool, rules, parts, settled, plan_paths, cuts, staged, totals, progress)
-        if config.write_drops:
-            totals.write_drops(staged / "drops.jsonl")
-    finally:
-        pool.close()
+def _run(
+    config: IngestConfig, pool: Pool, rules: Rules, sources: list[Source], staged: Path, progress: Progress
+) -> Totals:
+    totals = Totals(plan=rules.plan)
+    parts = _first_pass(pool, rules, sources, totals, progress)
+    settled, plan_paths = _settle(pool, rules, parts, totals, progress)
+    cuts = find_cuts(settled, plan_paths, {name: getattr(config, f"{name}_ratio") for name in SPLITS})
+    _place(pool, rules, parts, settled, plan_paths, cuts, staged, totals, progress)
+    if config.write_drops:
+        totals.write_drops(staged / "drops.jsonl")
     totals.check()
     return totals
 
 
-def _small(config: IngestConfig, sources: list[Source]) -> bool:
-    return _input_bytes(sources) < _SMALL_BYTES and not config.anonymize
+def _workers(config: IngestConfig, sources: list[Source]) -> int:
+    small = _input_bytes(sources) < (_SLOW_UNIT_BYTES if config.anonymize else _SMALL_BYTES)
+    return config.workers or (1 if small else usable_cpus())
 
 
 def _first_pass(
     pool: Pool, rules: Rules, sources: list[Source], totals: Totals, progress: Progress
 ) -> list[list[Part]]:
     parts: list[list[Part]] = [[] for _ in range(rules.buckets)]
-    expected = max(1, _input_bytes(sources) // (4 << 20))
-    for result in pool.read_units(iter_units(sources, rules.spill_dir)):
+    unit_bytes = _SLOW_UNIT_BYTES if rules.anonymize or rules.tokenizer else CHUNK_BYTES
+    expected = max(1, _input_bytes(sources) // unit_bytes)
+    for result in pool.read_units(rules, iter_units(sources, rules.spill_dir, unit_bytes)):
         totals.add_unit(result)
         for bucket in range(rules.buckets):
             part = _part(result, bucket)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import orjson
 from jobs.contract.errors import BadConfig, BadData
 from jobs.ingest.chunk import BadLineError, bad_line, parse_slowly
 from jobs.ingest.detect import Settings
-from jobs.ingest.source import Source, Unit, open_stream, read_range, read_some
+from jobs.ingest.source import Source, Unit, range_lines
+from jobs.ingest.streams import read_some
 from jobs.ingest.units import iter_units
 
 _ROWS = 500
@@ -26,17 +28,17 @@ def sample(source: Source, scratch: Path) -> list[dict[str, Any]]:
 
         unit = next(iter_units([source], scratch), None)
         return sample_rows(Path(unit.path), _ROWS) if unit else []
-    if source.shape == "jsonl" and source.compression is None:
+    if source.shape == "jsonl" and source.plain:
         middle, end = source.size // 2, max(source.size - _HEAD_BYTES, 0)
         starts = sorted({0, *(s for s in (middle, end) if s >= _HEAD_BYTES)})
-        return [row for start in starts for row in _lines(_range(source, start))]
+        return [row for start in starts for row in _parsed(_range(source, start))]
     units = itertools.islice(iter_units([source], scratch), 1)
     return [row for unit in units for row in _parsed(_unit_lines(unit))]
 
 
-def _range(source: Source, start: int) -> bytes:
+def _range(source: Source, start: int) -> Iterator[bytes]:
     unit = Unit(index=0, path=str(source.path), shape="jsonl", start=start, end=min(start + _HEAD_BYTES, source.size))
-    return read_range(unit)[1].removeprefix(b"\xef\xbb\xbf")
+    return (line.removeprefix(b"\xef\xbb\xbf") for line in range_lines(unit))
 
 
 def _unit_lines(unit: Unit) -> list[bytes]:
@@ -44,11 +46,7 @@ def _unit_lines(unit: Unit) -> list[bytes]:
     return lines.split(b"\n") if isinstance(lines, bytes) else lines
 
 
-def _lines(block: bytes) -> list[dict[str, Any]]:
-    return _parsed(block.split(b"\n"))
-
-
-def _parsed(lines: list[bytes]) -> list[dict[str, Any]]:
+def _parsed(lines: Iterable[bytes]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for line in lines:
         if len(rows) == _ROWS:
@@ -63,12 +61,17 @@ def _parsed(lines: list[bytes]) -> list[dict[str, Any]]:
 
 
 class RepeatedKeys(dict[str, Any]):
-    """An object in which a key stood twice."""
+    """An object in which, at whatever depth, a key stood twice."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(found)
+    repeated = len(found) < len(pairs) or any(_has_repeated(value) for value in found.values())
+    return RepeatedKeys(found) if repeated else found
+
+
+def _has_repeated(value: Any) -> bool:
+    return isinstance(value, RepeatedKeys) or (isinstance(value, list) and any(map(_has_repeated, value)))
 
 
 def sample_warnings(rows: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -81,7 +84,7 @@ def sample_warnings(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def first_bad_line(source: Source) -> BadData | None:
     """Return the error about the first line where no line of a file can be read."""
-    with open_stream(source.path, source.compression) as stream:
+    with source.open() as stream:
         block = read_some(stream, source.path, _HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
     for number, line in enumerate(block.split(b"\n"), start=1):
         try:

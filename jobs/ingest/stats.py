@@ -20,7 +20,6 @@ class Totals:
     """Everything the report is made of."""
 
     plan: Plan
-    workers: int
     records: int = 0
     with_pairs: int = 0
     pairs: int = 0

@@ -12,11 +12,12 @@ from jobs.contract.splits import SPLITS
 from jobs.ingest.reasons import INVALID, OPEN
 
 _SHOW_AFTER_S = 1.0
+_LINE_EVERY_S = 15.0
 _PHASES = {"read": "reading", "settle": "comparing", "write": "writing"}
 
 
 class Meter:
-    """A progress line that appears after a second: rewritten in place on a terminal, one line a phase elsewhere."""
+    """A progress line that appears after a second: rewritten in place on a terminal, a new one at times elsewhere."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
@@ -37,9 +38,11 @@ class Meter:
             filled = int(30 * share)
             self.stream.write(f"\r{_PHASES[phase]:<10} [{'#' * filled}{'.' * (30 - filled)}] {share:4.0%}")
             self.stream.flush()
-        elif not self.live and phase != self.phase:
-            self.phase = phase
-            self.stream.write(f"{_PHASES[phase]} ...\n")
+        elif not self.live and (phase != self.phase or now - self.shown > _LINE_EVERY_S):
+            self.stream.write(
+                f"{_PHASES[phase]} ... {share:.0%}\n" if phase == self.phase else f"{_PHASES[phase]} ...\n"
+            )
+            self.phase, self.shown = phase, now
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

@@ -19,38 +19,41 @@ from jobs.ingest.source import (
     Unit,
     document_records,
     json_error,
-    open_stream,
     range_units,
-    read_some,
 )
+from jobs.ingest.streams import read_some
 
 _SPACE = re.compile(r"[\s,]*")
 
 
-def iter_units(sources: list[Source], scratch: Path) -> Iterator[Unit]:
-    """Yield the units of all sources; at most one chunk of decompressed text is held at a time."""
+def iter_units(sources: list[Source], scratch: Path, unit_bytes: int = CHUNK_BYTES) -> Iterator[Unit]:
+    """Yield the units of all sources; at most one chunk of decompressed text is held at a time.
+
+    How large the units are does not change the result, only how finely the work is shared out.
+    """
     index = 0
     for source in sources:
-        for unit in _units(source, index, scratch):
+        for unit in _units(source, index, scratch, unit_bytes):
             yield unit
             index = unit.index + 1
 
 
-def _units(source: Source, index: int, scratch: Path) -> Iterator[Unit]:
+def _units(source: Source, index: int, scratch: Path, unit_bytes: int) -> Iterator[Unit]:
     if source.shape == "parquet":
-        return _parquet_units(source, index, scratch)
+        return _parquet_units(source, index, scratch, unit_bytes)
     if source.shape == "jsonl":
-        return _stream_units(source, index) if source.compression else range_units(source, index)
+        cut = range_units if source.plain else _stream_units
+        return cut(source, index, unit_bytes)
     if source.shape == "array":
-        return _array_units(source, index)
-    return _document_units(source, index)
+        return _array_units(source, index, unit_bytes)
+    return _document_units(source, index, unit_bytes)
 
 
-def _stream_units(source: Source, index: int) -> Iterator[Unit]:
+def _stream_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
     number, rest = 1, b""
-    with open_stream(source.path, source.compression) as stream:
+    with source.open() as stream:
         while True:
-            block = read_some(stream, source.path, CHUNK_BYTES)
+            block = read_some(stream, source.path, unit_bytes)
             whole, rest = _split_last_line(rest + block) if block else (rest, b"")
             if whole:
                 yield Unit(index=index, path=str(source.path), shape="lines", lines=whole, first_number=number)
@@ -64,30 +67,33 @@ def _split_last_line(block: bytes) -> tuple[bytes, bytes]:
     return block[:cut], block[cut:]
 
 
-def _parquet_units(source: Source, index: int, scratch: Path) -> Iterator[Unit]:
+def _parquet_units(source: Source, index: int, scratch: Path, unit_bytes: int) -> Iterator[Unit]:
     from jobs.ingest.parquet import row_groups
 
     path = source.path
     if source.compression:
         path = scratch / f"{index}-{source.path.name}"
-        with open_stream(source.path, source.compression) as stream, path.open("wb") as target:
+        with source.open() as stream, path.open("wb") as target:
             shutil.copyfileobj(stream, target, CHUNK_BYTES)
-    for number, (start, end) in enumerate(row_groups(path, named=source.path)):
+    for number, (start, end) in enumerate(row_groups(path, named=source.path, unit_bytes=4 * unit_bytes)):
         yield Unit(index=index + number, path=str(path), shape="parquet", start=start, end=end)
 
 
-def _document_units(source: Source, index: int) -> Iterator[Unit]:
-    with open_stream(source.path, source.compression) as stream:
+def _document_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
+    with source.open() as stream:
         content = read_some(stream, source.path, -1)
     try:
-        records = document_records(json.loads(content.decode("utf-8-sig")))
+        document = json.loads(content.decode("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as exc:
         if isinstance(exc, json.JSONDecodeError):
             raise json_error(source.path, exc) from exc
         raise BadData(f"{source.path} is not valid JSON ({exc})", next_step="export it again") from exc
+    records = document_records(document)
+    if records is None:
+        records = [document]
     if not records:
         raise BadData(f"{source.path} holds no records", needed="an Argilla export")
-    yield from _packed(source, index, (_dump(record) for record in records))
+    yield from _packed(source, index, unit_bytes, (_dump(record) for record in records))
 
 
 def _dump(record: object) -> bytes:
@@ -97,19 +103,19 @@ def _dump(record: object) -> bytes:
         return json.dumps(record).encode()
 
 
-def _array_units(source: Source, index: int) -> Iterator[Unit]:
-    with open_stream(source.path, source.compression) as stream:
-        yield from _packed(source, index, _elements(source, stream))
+def _array_units(source: Source, index: int, unit_bytes: int) -> Iterator[Unit]:
+    with source.open() as stream:
+        yield from _packed(source, index, unit_bytes, _elements(source, stream))
 
 
-def _packed(source: Source, index: int, elements: Iterator[bytes]) -> Iterator[Unit]:
-    """Pack records into units of about one chunk."""
+def _packed(source: Source, index: int, unit_bytes: int, elements: Iterator[bytes]) -> Iterator[Unit]:
+    """Pack records into units of about so many bytes."""
     batch: list[bytes] = []
     size, number = 0, 1
     for element in elements:
         batch.append(element)
         size += len(element)
-        if size >= CHUNK_BYTES:
+        if size >= unit_bytes:
             yield Unit(index=index, path=str(source.path), shape="records", lines=batch, first_number=number)
             index, number, size, batch = index + 1, number + len(batch), 0, []
     if batch:
@@ -136,6 +142,7 @@ def _elements(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
     while True:
         position = _skip(text, position)
         if text.startswith("]", position):
+            _check_end(source, stream, text[position + 1 :])
             break
         try:
             _, end = scan(text, position)
@@ -154,6 +161,21 @@ def _elements(source: Source, stream: IO[bytes]) -> Iterator[bytes]:
         text, position = text[position:] + more(), 0
     if number == 0:
         raise BadData(f"{source.path} holds no records", needed="an Argilla export")
+
+
+def _check_end(source: Source, stream: IO[bytes], rest: str) -> None:
+    """Refuse what follows the array: a second one would be lost otherwise."""
+    while True:
+        if rest.strip():
+            raise BadData(
+                f"{source.path}: something follows the array: {rest.strip()[:40]!r}",
+                needed="one JSON array, or one JSON object a line",
+                next_step="put several exports into files of their own and give each with --input",
+            )
+        block = read_some(stream, source.path, CHUNK_BYTES)
+        if not block:
+            return
+        rest = block.decode("utf-8", "replace")
 
 
 def _skip(text: str, position: int) -> int:

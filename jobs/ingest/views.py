@@ -24,6 +24,7 @@ FLAT_SUFFIXES = (
     ".suggestion",
 )
 """Longest first: a name may contain dots itself."""
+_LEGACY_STATUSES = {"Validated": "submitted", "Discarded": "discarded", "Default": "draft", "Edited": "draft"}
 
 
 class View:
@@ -239,6 +240,62 @@ class LabelStudioView(View):
         data, meta = row.get("data"), row.get("meta")
         rest = {k: v for k, v in data.items() if k not in used} if isinstance(data, dict) else {}
         return rest | (meta if isinstance(meta, dict) else {})
+
+
+class LegacyView(View):
+    """1.x `DatasetForTextClassification.to_datasets()` and Text2Text: one annotation a record, fields in `inputs`."""
+
+    def fields(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        inputs = row.get("inputs")
+        if isinstance(inputs, dict):
+            return inputs
+        return {"prompt": row.get("text"), "prediction": _best(row)[0]}
+
+    def answers(self, row: Mapping[str, Any], question: str) -> Answers:
+        value = row.get("annotation")
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if value is None:
+            return NO_ANSWERS
+        status = _LEGACY_STATUSES.get(str(row.get("status")))
+        if status is None:
+            raise DropError("malformed_responses")
+        return [str(row.get("annotation_agent"))], [status], [value]
+
+    def suggestion(self, row: Mapping[str, Any], question: str) -> tuple[Any, Any]:
+        return _best(row)
+
+    def metadata(self, row: Mapping[str, Any], used: frozenset[str]) -> dict[str, Any]:
+        metadata = row.get("metadata")
+        return dict(metadata) if isinstance(metadata, dict) else {}
+
+
+def _best(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return label or text, and score, of the surest prediction."""
+    found = [p for p in row.get("prediction") or () if isinstance(p, dict)]
+    if not found:
+        return None, None
+    best = max(found, key=lambda p: p["score"] if isinstance(p.get("score"), int | float) else 0.0)
+    return best.get("label", best.get("text")), best.get("score")
+
+
+class GenerationsView(View):
+    """distilabel before its pairs are made: a list of generations and the ratings that a judge gave them."""
+
+    reserved = frozenset(("id", "generations", "ratings", "rating"))
+
+    def fields(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        texts = row.get("generations")
+        if not isinstance(texts, list):
+            raise DropError("missing_response" if texts is None else "wrong_type")
+        return {**row, **{f"generations-{i}": text for i, text in enumerate(texts)}}
+
+    def answers(self, row: Mapping[str, Any], question: str) -> Answers:
+        ratings = row.get("ratings", row.get("rating"))
+        position = int(question.rpartition("-")[2])
+        if not isinstance(ratings, list) or position >= len(ratings):
+            return NO_ANSWERS
+        return ["judge"], ["submitted"], [ratings[position]]
 
 
 def _person(annotation: Mapping[str, Any], fallback: int) -> Any:

@@ -43,12 +43,24 @@ def main() -> None:
     usual = time.monotonic() - started
     attempt = {"kill": kill, "full": full, "limit": limit, "rival": rival}[kind]
     outcomes: Counter[str] = Counter()
-    for number in range(count):
+    number = 0
+    # An attempt that ends before its fault strikes is no injection: go on until so many have struck.
+    while _struck(kind, outcomes) < count and number < 8 * count:
         outcomes.update(attempt(folder, number, count, usual, source))
+        number += 1
     leftovers = [p.name for p in folder.iterdir() if ".staging-" in p.name or ".retired-" in p.name]
     ingest_cleanly(folder)
     left = [p.name for p in folder.iterdir() if ".staging-" in p.name or ".retired-" in p.name]
     print("\n" + json.dumps({"outcomes": outcomes, "swept": len(leftovers), "left": left}))
+
+
+def _struck(kind: str, outcomes: Counter[str]) -> int:
+    """Return how many faults came in time."""
+    if kind == "kill":
+        return sum(n for outcome, n in outcomes.items() if outcome.endswith("killed"))
+    if kind in ("limit", "full"):
+        return outcomes.total() - outcomes["exit 0"]
+    return (outcomes["exit 0"] + outcomes["exit 74"]) // 2
 
 
 class Child:
@@ -94,7 +106,10 @@ def ingest_cleanly(folder: Path) -> None:
 
 def kill(folder: Path, number: int, count: int, usual: float, source: random.Random) -> list[str]:
     """Kill the ingestion at a moment spread over its whole run; the next one repairs what it left."""
-    victim = Child(folder, "AB"[number % 2])
+    victim = Child(folder, "AB"[number // 4 % 2])
+    if number % 4 == 3:  # now and then one finishes, so that the killed ones meet either set
+        victim.wait()
+        return [f"{seen(folder)}, finished"]
     time.sleep(usual * source.random() * 1.5)
     os.kill(victim.pid, signal.SIGKILL)
     code = victim.wait()
@@ -104,7 +119,7 @@ def kill(folder: Path, number: int, count: int, usual: float, source: random.Ran
 def limit(folder: Path, number: int, count: int, usual: float, source: random.Random) -> list[str]:
     """Let every write beyond a size fail, a size that grows from nothing to enough."""
     before = seen(folder)
-    code = Child(folder, "B" if before == "A" else "A", file_limit=int(160_000 * number / count)).wait()
+    code = Child(folder, "B" if before == "A" else "A", file_limit=int(160_000 * (number % count) / count)).wait()
     after = seen(folder)
     assert (after != before) == (code == 0), (before, after, code)
     return [f"exit {code}"]
@@ -115,7 +130,7 @@ def full(folder: Path, number: int, count: int, usual: float, source: random.Ran
     before = seen(folder)
     filler = folder / "filler"
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
-    leave = int(700_000 * number / count)
+    leave = int(700_000 * (number % count) / count)
     with filler.open("wb") as file, contextlib.suppress(OSError):
         os.posix_fallocate(file.fileno(), 0, max(free - leave, 1))
     code = Child(folder, "B" if before == "A" else "A").wait()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+import zstandard
 
 from jobs.cli import run as aios
+from jobs.contract.errors import BadData
 from tests.ingest.helpers import run, write_lines
 
 LABEL_PREF = {
@@ -151,3 +156,56 @@ def test_any_value_in_any_field_is_a_counted_drop(tmp_path: Path, field: str, va
     result = run(tmp_path / "out", path)
     assert result.report["totals"]["pairs"] == 1
     assert sum(result.counts.values()) == 1
+
+
+PAIRS = [{"prompt": f"prompt number {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(6)]
+LINES = b"".join(orjson.dumps(row) + b"\n" for row in PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("two_arrays.json", orjson.dumps(PAIRS) + b"\n" + orjson.dumps(PAIRS), "something follows the array"),
+        ("cut_array.json", orjson.dumps(PAIRS)[:-30], "record 6 of the array"),
+        ("cut.jsonl.zst", zstandard.compress(LINES)[:-4], "cut off"),
+        ("cut.jsonl.bz2", bz2.compress(LINES)[:-4], "cut off"),
+        ("cut.jsonl.gz", gzip.compress(LINES)[:-9], "cut off"),
+        ("cr_only.jsonl", LINES.replace(b"\n", b"\r"), "line 1"),
+        ("numbers.jsonl", b"1\n2\n", "no readable record"),
+        ("blank.jsonl", b"\n \n", "no records"),
+    ],
+)
+def test_nothing_is_lost_at_the_end_of_a_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """A second array, a frame or a member that was cut off: refused, since what is missing would not be counted."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadData, match=message):
+        run(tmp_path / "out", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("frames.zst", zstandard.compress(LINES[:70]) + zstandard.compress(LINES[70:])),
+        ("members.gz", gzip.compress(LINES[:70]) + gzip.compress(LINES[70:])),
+        ("streams.bz2", bz2.compress(LINES[:70]) + bz2.compress(LINES[70:])),
+        ("wrapped.json", orjson.dumps({"data": PAIRS})),
+        ("indented.json", orjson.dumps(PAIRS, option=orjson.OPT_INDENT_2)),
+    ],
+)
+def test_files_of_several_pieces_are_read_whole(tmp_path: Path, name: str, content: bytes) -> None:
+    """Files that were appended to after compression, and documents that wrap their records."""
+    (tmp_path / name).write_bytes(content)
+    assert run(tmp_path / "out", tmp_path / name).report["totals"]["pairs"] == 6
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "cp1252"])
+def test_encoding_is_believed_when_it_is_named(tmp_path: Path, encoding: str) -> None:
+    """--encoding reads lines and arrays in other encodings, packed too; the wrong one is told in one line."""
+    text = '{"prompt": "café olé, naïve", "chosen": "été", "rejected": "no"}'
+    (tmp_path / "x.jsonl").write_bytes((text + "\n").encode(encoding))
+    (tmp_path / "x.json.gz").write_bytes(gzip.compress(f"[{text}]".encode(encoding)))
+    for name in ("x.jsonl", "x.json.gz"):
+        result = run(tmp_path / f"out-{name}", tmp_path / name, encoding=encoding)
+        assert result.kept[0][0] == orjson.loads(text)
+    with pytest.raises(BadData):
+        run(tmp_path / "wrong", tmp_path / "x.jsonl", encoding="utf-8-sig" if encoding == "cp1252" else "ascii")

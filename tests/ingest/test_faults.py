@@ -40,20 +40,18 @@ def inject(kind: str, folder: Path) -> dict[str, Any]:
 def test_kill_at_any_moment_leaves_a_whole_set(tmp_path: Path) -> None:
     """Fifty kills spread over the run: a reader gets A or B, and the next ingestion sweeps up what was left."""
     outcomes = inject("kill", tmp_path)
-    assert sum(outcomes.values()) == COUNT
     assert {"A", "B"} <= {outcome[0] for outcome in outcomes}
-    assert sum(n for outcome, n in outcomes.items() if outcome.endswith("killed")) >= COUNT // 4
+    assert sum(n for outcome, n in outcomes.items() if outcome.endswith("killed")) >= COUNT
 
 
 def test_write_that_fails_leaves_the_old_set(memory_path: Path) -> None:
-    """Fifty sizes from nothing to enough, beyond which the system refuses to write: failed means unchanged."""
+    """Fifty failures, at sizes from nothing to enough, beyond which nothing can be written: failed means unchanged."""
     outcomes = inject("limit", memory_path)
-    assert sum(outcomes.values()) == COUNT
-    assert outcomes.keys() - {"exit 0"}
+    assert sum(n for outcome, n in outcomes.items() if outcome != "exit 0") >= COUNT
 
 
 def test_full_disk_leaves_the_old_set(tmp_path: Path) -> None:
-    """A real full file system, with fifty amounts of space left: exit 74 and the old set, or the new one."""
+    """A real full file system, fifty times, with some space or none left: exit 74 and the old set, or the new one."""
     from tests.ingest.faults import on_small_disk
 
     done = on_small_disk(tmp_path, COUNT)
@@ -61,8 +59,8 @@ def test_full_disk_leaves_the_old_set(tmp_path: Path) -> None:
         pytest.skip("this machine does not let us mount a small file system")
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = json.loads(done.stdout.splitlines()[-1])["outcomes"]
-    assert sum(outcomes.values()) == COUNT
     assert outcomes.keys() == {"exit 0", "exit 74"}
+    assert outcomes["exit 74"] >= COUNT
 
 
 def test_second_ingestion_gives_way_and_readers_see_whole_sets(memory_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_more_than_two_responses(tmp_path: Path) -> None:
     assert run(tmp_path / "tied", tied).counts == {"no_unique_best_worst": 1, "tie": 1}
 
 
-def labelled(*labels: str) -> list[dict[str, Any]]:
+def labelled(*labels: Any) -> list[dict[str, Any]]:
     return [
         {
             "id": str(i), "prompt": f"question {i}", "response_a": "this", "response_b": "that",
@@ -144,6 +144,102 @@ def test_usual_labels_are_understood(tmp_path: Path, first: str, second: str) ->
     result = run(tmp_path / "out", write_lines(tmp_path / "x.jsonl", labelled(first, second, "Both", first)))
     assert sorted(meta["chosen_first"] for _, meta in result.kept) == [False, True, True]
     assert result.counts == {"tie": 1}
+
+
+@pytest.mark.parametrize(
+    "answers", [["0", "1"], ["0", "1", "2"], [0, 1], [1, 2, 3, 4, 5], [True], ["A>B", "B>A"], ["yes", "no"]]
+)
+def test_answers_that_may_mean_anything_are_refused(tmp_path: Path, answers: list[Any]) -> None:
+    """0 and 1 may number the responses or be a tie and the first one; one rating compares nothing: no guess."""
+    path = write_lines(tmp_path / "x.jsonl", labelled(*[answers[i % len(answers)] for i in range(30)]))
+    with pytest.raises(BadData, match="is better"):
+        run(tmp_path / "out", path)
+
+
+def test_numbers_can_be_mapped(tmp_path: Path) -> None:
+    """--label-map reads a scale from -1 to 1."""
+    path = write_lines(tmp_path / "x.jsonl", labelled(*[-1, 0, 1] * 10))
+    result = run(tmp_path / "out", path, question=("q",), label_map="-1=a,0=tie,1=b")
+    assert [meta["chosen_first"] for _, meta in result.kept].count(True) == 10
+    assert result.counts == {"tie": 10}
+
+
+def corrected(number: int, **answers: Any) -> dict[str, Any]:
+    """Return a 1.x record whose annotators could rewrite the response."""
+    given = [{"user_id": user, "value": text, "status": "submitted"} for user, text in answers.items()]
+    return {"instruction": f"question {number}", "original-response": "as it was", "new-response": given,
+            "quality": [], "metadata": "{}", "external_id": str(number)}  # fmt: skip
+
+
+def test_corrections_beat_what_they_correct(tmp_path: Path) -> None:
+    """Every different correction is chosen over the original; unchanged is a tie, and half and half no majority."""
+    rows = [
+        corrected(1, u="better"), corrected(2, u="better", v="best"), corrected(3, u="as it was"),
+        corrected(4, u="better", v="as it was "), corrected(5), corrected(6, u=" "),
+    ]  # fmt: skip
+    path = write_lines(tmp_path / "x.jsonl", rows)
+    result = run(tmp_path / "out", path, corrected_question="new-response")
+    assert texts(result) == [
+        ("question 1", "better", "as it was"),
+        ("question 2", "best", "as it was"),
+        ("question 2", "better", "as it was"),
+    ]  # fmt: skip
+    assert result.counts == {"tie": 1, "no_majority": 1, "no_response": 1, "no_submitted_response": 1}
+    with pytest.raises(BadData, match="no such question"):
+        run(tmp_path / "no", path, corrected_question="nothing")
+
+
+def test_legacy_text_classification(tmp_path: Path) -> None:
+    """1.x before FeedbackDataset: one annotation a record; Validated counts, Default and Discarded do not."""
+
+    def record(number: int, annotation: str | None, status: str) -> dict[str, Any]:
+        inputs = {"prompt": f"question {number}", "response_a": "this", "response_b": "that"}
+        return {"text": None, "inputs": inputs, "prediction": [{"label": "response_a", "score": 0.9}],
+                "annotation": annotation, "annotation_agent": "ann", "status": status, "id": str(number),
+                "metadata": {"lang": "en"}, "event_timestamp": None}  # fmt: skip
+
+    rows = [record(1, "response_b", "Validated"), record(2, "response_a", "Discarded"), record(3, None, "Default")]
+    path = write_lines(tmp_path / "x.jsonl", rows)
+    result = run(tmp_path / "out", path)
+    assert texts(result) == [("question 1", "that", "this")]
+    assert result.counts == {"no_response": 1, "no_submitted_response": 1}
+    assert result.kept[0][1]["metadata"] == {"lang": "en"}
+    assert run(tmp_path / "s", path, use_suggestions=True).report["totals"]["pairs"] == 3
+
+
+def test_legacy_text2text_is_a_correction(tmp_path: Path) -> None:
+    """The validated text is better than the surest prediction."""
+    row = {"text": "shorten this", "prediction": [{"text": "meh", "score": 0.1}, {"text": "hm", "score": 0.7}],
+           "annotation": "short", "annotation_agent": "ann", "status": "Validated", "id": "1"}  # fmt: skip
+    result = run(tmp_path / "out", write_lines(tmp_path / "x.jsonl", [row]), corrected_question="annotation")
+    assert texts(result) == [("shorten this", "short", "hm")]
+
+
+def test_distilabel_generations_with_ratings(tmp_path: Path) -> None:
+    """Before distilabel makes pairs of them: best against worst, equal ratings tie, missing ones are no answer."""
+    rows = [
+        {"instruction": f"question {i}", "generations": ["one", "two", "three"], "ratings": ratings, "model": "m"}
+        for i, ratings in enumerate([[3, 5, 1], [2, 2, 2], [5, 5, 1], None, [1, None, 2]])
+    ]
+    path = write_lines(tmp_path / "x.jsonl", rows)
+    result = run(tmp_path / "out", path)
+    assert texts(result) == [("question 0", "two", "three")]
+    assert result.counts == {"tie": 1, "no_unique_best_worst": 1, "no_response": 1, "no_submitted_response": 1}
+    assert (result.kept[0][1]["source"], result.kept[0][1]["metadata"]) == ("file", {"model": "m"})
+
+
+def test_distilabel_questions_for_every_generation(tmp_path: Path) -> None:
+    """PreferenceToArgilla: fields generations-0..n, a rating question each, an id field over the record's own."""
+    row = {"id": "hash", "_server_id": "s", "status": "completed", "instruction": "which?", "generations-0": "one",
+           "generations-1": "two"}  # fmt: skip
+    for i, rating in enumerate((2, 4)):
+        row |= {f"generations-{i}-rating.responses": [rating], f"generations-{i}-rating.responses.users": ["u"],
+                f"generations-{i}-rating.responses.status": ["submitted"],
+                f"generations-{i}-rationale.responses": ["for a reason"],
+                f"generations-{i}-rationale.responses.users": ["u"],
+                f"generations-{i}-rationale.responses.status": ["submitted"]}  # fmt: skip
+    result = run(tmp_path / "out", write_lines(tmp_path / "x.jsonl", [row]))
+    assert texts(result) == [("which?", "two", "one")]
 
 
 def test_minimum_of_annotators_and_agreement(tmp_path: Path) -> None:

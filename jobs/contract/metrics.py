@@ -7,6 +7,7 @@ Keys and units: docs/metrics.md.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,9 +40,7 @@ class MetricsWriter:
         """Open for a fresh run, or, with `resume_step`, drop what came after that step and go on."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = (
-            [] if resume_step is None else [line for line in read_metrics(path) if line.get("step", 0) <= resume_step]
-        )
+        kept = [] if resume_step is None else _until(resume_step, read_metrics(path))
         write_atomic(path, b"".join(orjson.dumps(line) + b"\n" for line in kept))
         self._file = path.open("ab")
 
@@ -51,9 +50,28 @@ class MetricsWriter:
         self._file.write(orjson.dumps(line) + b"\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Force the lines to disk: a checkpoint that survives a power cut needs the figures from before it."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file; lines written are already on their way to disk."""
         self._file.close()
+
+
+def _until(step: int, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines that a run which goes on from `step` keeps; what its end adds is written anew."""
+    kept: list[dict[str, Any]] = []
+    evaluated = set()
+    for line in lines:
+        at = line.get("step", 0)
+        # A run killed between its last step and its publication has its summary, perhaps its closing evaluation too.
+        if at > step or line.get("kind") == "summary" or (line.get("kind") == "eval" and at in evaluated):
+            continue
+        if line.get("kind") == "eval":
+            evaluated.add(at)
+        kept.append(line)
+    return kept
 
 
 def _finite(value: Any) -> Any:

@@ -22,6 +22,11 @@ class Recorder:
         if self.wandb is not None:
             self.wandb.log(kind, step, values)
 
+    def sync(self) -> None:
+        """Force the file to disk."""
+        if self.file is not None:
+            self.file.sync()
+
     def close(self, *, failed: bool) -> None:
         """Close what is open."""
         if self.file is not None:

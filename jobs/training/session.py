@@ -32,6 +32,7 @@ from jobs.training.hardware import describe_device, peak_memory_mb, resolve_prec
 from jobs.training.interrupt import StopFlag
 from jobs.training.materials import Materials, finished, gather, read_inputs
 from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
+from jobs.training.progress import TrainingProgress
 from jobs.training.recorder import Recorder
 from jobs.training.token_cache import encoded_split
 from jobs.training.tracking import WandbRun
@@ -61,6 +62,7 @@ class TrainingSession:
         self.precision = resolve_precision(config.precision)
         self.checkpoint = checkpoint
         self.resume_step = step_of(checkpoint) if checkpoint else None
+        self.progress = TrainingProgress(step, silent=not world.first)
         self.recorder = Recorder()
         if world.first:
             self.recorder.file = MetricsWriter(self.folder / "metrics.jsonl", resume_step=self.resume_step)
@@ -127,11 +129,10 @@ class TrainingSession:
 
         early = self.config.early_stopping
         return [
-            made.MetricsCallback(self.recorder),
+            made.ResumeCallback(self.checkpoint),  # first: the others count from what it restores
+            made.MetricsCallback(self.recorder, self.progress),
             made.StopCallback(self.stop, self.world),
-            made.ResumeCallback(self.checkpoint),
-            made.CheckpointCallback(),
-            made.ProgressCallback(self.step),
+            made.CheckpointCallback(self.recorder),
             *([made.EarlyStopCallback(early)] if early else []),
         ]
 
@@ -285,4 +286,5 @@ def training_session(
             failed = False
             raise
         finally:
+            session.progress.close()
             session.recorder.close(failed=failed)

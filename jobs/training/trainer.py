@@ -52,6 +52,13 @@ class GuardedTrainer:
         model = model if self.half is None else self.half.refresh(self.state.global_step)  # type: ignore[attr-defined]
         return super().compute_loss(model, *args, **kwargs)  # type: ignore[misc]
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Run a pass over the data; none when the checkpoint was the run's last, since transformers would take a step
+        more before it looks whether it should.
+        """
+        if not self.control.should_training_stop:  # type: ignore[attr-defined]
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Do one forward and backward pass; stop before a loss that is no number reaches the weights."""
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
@@ -69,6 +76,10 @@ class GuardedTrainer:
             next_step="lower --lr, or use --precision fp32; "
             + (f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"),
         )
+
+    def tokens_seen(self) -> int:
+        """Return the tokens learnt from since the start of the run, over all processes and attempts."""
+        return int(self._total_train_tokens)  # type: ignore[attr-defined]
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none into the checkpoints; the published card is ours."""

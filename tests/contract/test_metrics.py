@@ -32,6 +32,18 @@ def test_a_resumed_file_holds_each_step_once(tmp_path: Path) -> None:
     assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, None)]
 
 
+def test_a_run_that_goes_on_from_its_last_step_writes_its_end_once(tmp_path: Path) -> None:
+    """Killed before it was published, a run has a summary and perhaps a closing evaluation: both are written anew."""
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path)
+    for kind, step in (("data", 0), ("data", 0), ("eval", 0), ("train", 4), ("eval", 4), ("eval", 4), ("summary", 4)):
+        writer.write(kind, step)
+    writer.close()
+    MetricsWriter(path, resume_step=4).close()
+    kept = [(line["kind"], line["step"]) for line in read_metrics(path)]
+    assert kept == [("data", 0), ("data", 0), ("eval", 0), ("train", 4), ("eval", 4)]
+
+
 def test_every_setting_is_documented() -> None:
     """A field without a docstring does not get past the reader of configs."""
 

@@ -90,6 +90,7 @@ def data() -> None:
         "fetch-model": ("jobs.models.fetch:command", "Put a base model on the volume"),
         "rm-train": ("jobs.rm.command:command", "Train a reward model on preference pairs"),
         "dpo-train": ("jobs.dpo.command:command", "Train a policy by direct preference optimisation"),
+        "merge": ("jobs.models.merge:command", "Fold LoRA adapters into their base: one whole model"),
         "evaluate": ("jobs.evaluation.command:command", "Judge policy and reward model on held-out pairs"),
         "compare": ("jobs.evaluation.compare:command", "Put several evaluations side by side"),
         "rm-score": ("jobs.evaluation.score:command", "Score answers with a reward model, any number of them"),

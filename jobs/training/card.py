@@ -31,7 +31,11 @@ _MERGE = """
 ## Adapters
 
 This folder holds a base model and low-rank adapters (`adapter_model.safetensors`); `from_pretrained` puts them
-together. To fold them in for good:
+together. To fold them in for good, for servers that want one whole model:
+
+    aios hrm-hf merge --model {folder} --output-dir {folder}-merged{base}
+
+With `peft` alone:
 
 ```python
 import shutil
@@ -59,7 +63,11 @@ def model_card(session: TrainingSession, facts: dict[str, Any], metrics: dict[st
     adapters = bool(config.lora_rank) and not (config.lora_merge and config.quantize == "none")
     merge = ""
     if adapters:
-        merge = _MERGE.format(auto="AutoModelForSequenceClassification" if step == "rm" else "AutoModelForCausalLM")
+        merge = _MERGE.format(
+            auto="AutoModelForSequenceClassification" if step == "rm" else "AutoModelForCausalLM",
+            folder=session.folder.as_posix(),
+            base=f" --base-model {next(iter(session.models.values()))}" if config.quantize != "none" else "",
+        )
     template = "applied to plain text too" if facts["chat_template"] else "not used"
     dropped = ", ".join(f"{n} {key[8:]}" for key, n in rows.items() if key.startswith("dropped_")) or "none"
     return f"""---

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -79,25 +79,30 @@ def assert_same(study: Study, output: str, undisturbed: Undisturbed) -> None:
     assert ours == theirs
 
 
-def hit_until_done(study: Study, run: Undisturbed, output: str, number: signal.Signals, hits: list[float]) -> int:
-    """Train, with a signal after each of `hits` seconds and the same command again, until it is done.
+def hit_until_done(
+    study: Study, run: Undisturbed, output: str, number: signal.Signals, moments: list[float]
+) -> tuple[int, float]:
+    """Train, with a signal at each of `moments`, and the same command again, until it is done.
 
-    Returns how many signals ended a process. After each one the folder is whole or does not count.
+    Moments are shares of an undisturbed training's time, the first ones used last. Returns how many signals ended a
+    process, and the seconds of an undisturbed training: a busy machine may have measured too many. After each signal
+    the folder is whole or does not count.
     """
-    counted = 0
+    counted, duration_s = 0, run.duration_s
     while True:
-        process = study.start(run.step, output, *run.more)
-        if hits:
-            process.join(hits.pop())
-            if process.is_alive():
-                os.kill(process.pid or 0, number)
-        process.join()
+        process, started = study.start(run.step, output, *run.more), time.monotonic()
+        process.join(moments.pop() * duration_s if moments else None)
+        if process.is_alive():
+            os.kill(process.pid or 0, number)
+            process.join()
+        elif counted == 0:
+            duration_s = min(duration_s, time.monotonic() - started)
         assert process.exitcode in {0, -number, ExitCode.INTERRUPTED}, study.log(output)
         if (study.root / output / MANIFEST_NAME).exists():
             verify(study.root / output)
         if process.exitcode == 0:
             assert_same(study, output, run)
-            return counted
+            return counted, duration_s
         counted += 1
 
 
@@ -107,8 +112,8 @@ def test_a_training_that_is_interrupted_at_random_ends_in_the_same_result(
     study: Study, undisturbed: Undisturbed, number: signal.Signals
 ) -> None:
     """A kill or a stop at any moment: the same command again ends in the same weights and metrics."""
-    hit = random.Random(f"{undisturbed.kind} {number}").uniform(0.3, 0.9) * undisturbed.duration_s
-    hit_until_done(study, undisturbed, f"artifacts/{undisturbed.step}/hit-{number.name}", number, [hit])
+    moment = random.Random(f"{undisturbed.kind} {number}").uniform(0.3, 0.9)
+    hit_until_done(study, undisturbed, f"artifacts/{undisturbed.step}/hit-{number.name}", number, [moment])
 
 
 @POSIX
@@ -122,11 +127,11 @@ def test_fifty_interruptions_change_nothing(study: Study, kind: str, number: sig
     rng = random.Random(f"{kind} {number}")
     counted = trainings = 0
     while counted < 50:
-        # Half come anywhere, half in the last third, where the result is saved and published.
-        hits = [rng.uniform(rng.choice([0.1, 0.7]), 1.1) * run.duration_s for _ in range(min(4, 50 - counted))]
+        # Half come anywhere, half late, where the result is saved and published.
+        moments = [rng.uniform(rng.choice([0.1, 0.7]), 1.05) for _ in range(min(4, 50 - counted))]
         output = f"artifacts/{run.step}/{kind}-{number.name}-{trainings}"
-        counted += hit_until_done(study, run, output, number, hits)
-        trainings += 1
+        hits, duration_s = hit_until_done(study, run, output, number, moments)
+        counted, trainings, run = counted + hits, trainings + 1, replace(run, duration_s=duration_s)
     print(f"{kind}: {counted} x {number.name} over {trainings} trainings, all with the same result")
 
 

@@ -1,4 +1,7 @@
-"""Weights & Biases beside metrics.jsonl: only with --wandb, the same keys, one run however often it is restarted."""
+"""Weights & Biases beside metrics.jsonl: only with --wandb, the same keys, one run however often it is restarted.
+
+OUTPUT/wandb/run.json tells others which run it is: {"id", "project", "url"}, the url null while offline.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from jobs.contract.errors import EnvironmentUnfit, NotAuthorised, ServiceDown
+from jobs.contract.files import write_json
 from jobs.contract.log import LOG
 
 TAG = "pf-001"
@@ -21,11 +27,15 @@ class WandbRun:
     def __init__(self, project: str, *, folder: Path, step: str, settings: dict[str, Any]) -> None:
         wandb = _import()
         self._check_access()
+        note = folder / "wandb" / "run.json"
+        # The id is kept before the run exists, so that an attempt which dies in between is continued as well.
+        known = {"id": _run_id(note), "project": project, "url": None}
+        write_json(note, known)
         try:
             self.run = wandb.init(
                 project=project,
                 name=folder.name,
-                id=_run_id(folder),
+                id=known["id"],
                 resume="allow",
                 tags=[TAG, step],
                 job_type=step,
@@ -50,6 +60,7 @@ class WandbRun:
                 f"Weights & Biases does not answer ({exc})",
                 next_step="try again, or set WANDB_MODE=offline and `wandb sync` later",
             ) from exc
+        write_json(note, known | {"url": self.run.url or None})
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
         LOG.info("Weights & Biases: %s", self.run.url or f"offline, in {folder / 'wandb'}")
@@ -90,10 +101,10 @@ def _import() -> Any:
         raise EnvironmentUnfit(f"wandb cannot be imported ({exc})", next_step="reinstall it, or drop --wandb") from exc
 
 
-def _run_id(folder: Path) -> str:
+def _run_id(note: Path) -> str:
     """Return the id of the run that this folder's training belongs to; retiring the folder begins a new one."""
-    path = folder / "wandb" / "run_id"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid.uuid4().hex[:16], encoding="utf-8")
-    return path.read_text(encoding="utf-8").strip()
+    try:
+        return str(orjson.loads(note.read_bytes())["id"])
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        return uuid.uuid4().hex[:16]

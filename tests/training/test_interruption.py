@@ -188,39 +188,3 @@ def test_a_disk_that_fills_while_saving_publishes_nothing(study: Study) -> None:
     again = study.start("rm", output, *more)
     again.join()
     assert again.exitcode == 0, study.log(output)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are slow to start without fork")
-@pytest.mark.parametrize("step", ["rm", "dpo"])
-def test_two_processes_learn_as_one_with_doubled_accumulation(study: Study, step: str) -> None:
-    """Batches of two processes are the two accumulated batches of one: the same losses, one published folder."""
-    one, two = f"artifacts/{step}/accumulated", f"artifacts/{step}/together"
-    more = ("--max-steps", "4", "--batch-size", "2")
-    alone = study.start(step, one, *more, "--gradient-accumulation", "2")
-    port = str(random.Random(step + str(os.getpid())).randint(20000, 60000))
-    together = [
-        study.start(
-            step,
-            two,
-            *more,
-            "--processes",
-            2,
-            env={
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-            },
-        )
-        for rank in range(2)
-    ]
-    for process in (alone, *together):
-        process.join()
-        assert process.exitcode == 0, study.log(two)
-    assert study.losses(two) == pytest.approx(study.losses(one), abs=1e-6)
-    verify(study.root / two)
-    evals = [[line["eval_loss"] for line in study.metrics(folder, "eval")] for folder in (one, two)]
-    assert evals[1] == pytest.approx(evals[0], abs=1e-6)
-    assert study.metrics(two, "start")[0]["processes"] == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from jobs.contract.errors import BadConfig
-from jobs.contract.files import fsync_path, write_json
+from jobs.contract.files import fsync_path, remove_tree, write_json
 from jobs.contract.log import LOG
 
 MARKER = "_COMPLETE.json"
@@ -48,6 +48,18 @@ def newest_complete(folder: Path) -> Path | None:
             return checkpoint
         LOG.warning("Passing over %s: it was not finished", checkpoint)
     return None
+
+
+def drop_after(step: int, folder: Path) -> None:
+    """Remove the checkpoints of later steps, which a run that goes on from `step` will write anew.
+
+    They are torn, or belong to a course that was left by `--resume DIR`. Staying, they would be taken for the newest:
+    transformers then deletes the ones that it has just written, to keep to --save-limit.
+    """
+    for path in folder.glob("checkpoint-*"):
+        if _NAME.match(path.name) and step_of(path) > step:
+            LOG.info("Removing %s, which comes after step %d", path, step)
+            remove_tree(path)
 
 
 def choose(resume: str, folder: Path) -> Path | None:

@@ -16,7 +16,7 @@ from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG
 from jobs.contract.manifest import Manifest
 from jobs.contract.publish import already_published, recover, retire
-from jobs.training.checkpoints import choose
+from jobs.training.checkpoints import choose, drop_after, step_of
 
 UNFINISHED = "unfinished.json"
 """What a folder without a manifest is being trained with: another configuration must not resume from it."""
@@ -37,7 +37,9 @@ def claim(config: TrainingConfig, inputs: dict[str, str], lock: FolderLock) -> t
         report_finished(config, manifest)
         return True, None
     _prepare(folder, lock, config, {"inputs": inputs, "config": settings})
-    return False, choose(config.resume, folder / "checkpoints")
+    checkpoint = choose(config.resume, folder / "checkpoints")
+    drop_after(step_of(checkpoint) if checkpoint else 0, folder / "checkpoints")
+    return False, checkpoint
 
 
 def _prepare(folder: Path, lock: FolderLock, config: TrainingConfig, current: dict[str, Any]) -> None:

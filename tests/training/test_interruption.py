@@ -188,3 +188,26 @@ def test_a_disk_that_fills_while_saving_publishes_nothing(study: Study) -> None:
     again = study.start("rm", output, *more)
     again.join()
     assert again.exitcode == 0, study.log(output)
+
+
+def test_a_torn_checkpoint_of_a_later_step_does_not_cost_a_new_one(study: Study) -> None:
+    """With early stopping the best and the newest checkpoint are kept: a torn newer one must not count as either."""
+    output, more = "artifacts/rm/torn-later", KINDS["rm-early"]
+    assert study.train("rm", output, *more) == 0
+    before = study.metrics(output)
+    checkpoints = study.root / output / "checkpoints"
+    newest = max(checkpoints.iterdir(), key=lambda p: int(p.name.split("-")[1]))
+    (newest / "trainer_state.json").unlink()
+    (study.root / output / MANIFEST_NAME).unlink()
+    assert study.train("rm", output, *more) == 0
+    assert study.metrics(output) == before
+
+
+def test_going_on_from_an_earlier_checkpoint_leaves_the_later_course(study: Study) -> None:
+    """--resume DIR cuts metrics and checkpoints after it, and comes to the same end."""
+    output, more = "artifacts/rm/earlier", ("--epochs", 1, "--save-steps", 2, "--save-limit", 3)
+    assert study.train("rm", output, *more) == 0
+    before = study.metrics(output)
+    (study.root / output / MANIFEST_NAME).unlink()
+    assert study.train("rm", output, *more, "--resume", f"{output}/checkpoints/checkpoint-2") == 0
+    assert study.metrics(output) == before

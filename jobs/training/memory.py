@@ -16,6 +16,8 @@ from jobs.training.encode import EncodedSplit
 from jobs.training.faults import memory_advice
 
 GIB = 1 << 30
+LIBRARIES = int(0.6 * GIB)
+"""What a process holds before it has a model: torch, transformers, TRL, datasets, matplotlib."""
 
 
 def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -73,15 +75,16 @@ class Need:
     gradients: int
     optimizer: int
     activations: int
+    libraries: int = 0
 
     @property
     def total(self) -> int:
         """All of them together."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.libraries
 
     def table(self) -> dict[str, str]:
         """Return the figures for people."""
-        names = ("weights", "gradients", "optimizer", "activations", "total")
+        names = ("weights", "gradients", "optimizer", "activations", "libraries", "total")
         return {f"memory, {name}": f"{getattr(self, name) / GIB:.2f} GiB" for name in names}
 
 
@@ -99,6 +102,8 @@ def estimate(
     Activations: 34 bytes x width per token and layer in 16-bit precision (Korthikanti et al. 2022, eq. 1, without
     the attention matrix that sdpa never builds), twice that in fp32; with checkpointing 2 bytes x width.
     """
+    import torch
+
     trained = parameters
     if config.lora_rank:
         # Two thin matrices at each of about seven square-ish linear layers of a block.
@@ -112,6 +117,7 @@ def estimate(
         gradients=4 * trained,
         optimizer=(2 if config.optimizer == "adamw-8bit" else 8) * trained,
         activations=per_token * tokens * width * layers,
+        libraries=0 if torch.cuda.is_available() else LIBRARIES,
     )
 
 

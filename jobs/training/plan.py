@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import datetime
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 from jobs.config.fields import as_dict
 from jobs.config.training import TrainingConfig
 from jobs.contract.errors import BadConfig
+from jobs.contract.log import LOG
 from jobs.training.adapters import check_quantization
-from jobs.training.encode import encode_split
-from jobs.training.hardware import describe_device, resolve_precision, set_threads, torch_dtype
+from jobs.training.encode import EncodedSplit, encode_split
+from jobs.training.hardware import describe_device, resolve_precision, set_threads
 from jobs.training.materials import gather, read_inputs
 from jobs.training.memory import GIB, available_memory, check_fits, needed_memory, pair_tokens, parameters_in
 from jobs.training.report import print_plan
@@ -37,7 +37,6 @@ def print_plan_of(config: TrainingConfig, *, step: str, models: dict[str, str]) 
     encoded = {name: encode_split(encoder, split.rows) for name, split in splits.items()}
     if not encoded["train"].pairs:
         raise BadConfig("no pair of train.jsonl is usable", next_step="raise --max-length")
-    tokens = [pair_tokens(split) for split in encoded.values()]
     batch: int = config.batch_size  # type: ignore[attr-defined]
     steps = _steps(config, len(encoded["train"].pairs), batch * config.gradient_accumulation * world.size)
     sections: dict[str, dict[str, Any]] = {
@@ -58,15 +57,9 @@ def print_plan_of(config: TrainingConfig, *, step: str, models: dict[str, str]) 
         print_plan(sections)
         return
     need = needed_memory(config, model, encoded, parameters, precision)
-    per_step = sum(tokens[0]) / max(1, len(encoded["train"].pairs)) * batch * config.gradient_accumulation
-    # 6 operations per weight and token for training, 2 for the reference pass and evaluations (Kaplan et al. 2020).
-    operations = 6 * parameters * per_step * steps
-    evaluations = 2 + steps // config.eval_steps
-    operations += 2 * parameters * (sum(tokens[1]) * evaluations + (sum(map(sum, tokens)) if step == "dpo" else 0))
-    seconds = operations / (_speed(precision) * 0.5)
     sections["estimate"] |= {"parameters": f"{parameters:,}"} | need.table()
     sections["estimate"]["memory, free here"] = f"{available_memory() / GIB:.2f} GiB"
-    sections["estimate"]["time"] = f"about {datetime.timedelta(seconds=math.ceil(seconds))}"
+    sections["estimate"]["time"] = _time(config, step, model, encoded, steps, parameters, precision)
     print_plan(sections)
     check_fits(config, need, available_memory(), describe_device())
 
@@ -76,15 +69,20 @@ def _steps(config: TrainingConfig, pairs: int, per_step: int) -> int:
     return config.max_steps or max(1, math.ceil(config.epochs * math.ceil(pairs / per_step)))
 
 
-def _speed(precision: str) -> float:
-    """Measure this machine's multiplications: operations per second of a matrix product, in a quarter second."""
-    import torch
+def _time(
+    config: TrainingConfig, step: str, model: str, encoded: dict[str, EncodedSplit], steps: int, parameters: int,
+    precision: str,
+) -> str:  # fmt: skip
+    """Return the time for people; a model whose layers cannot be run apart has none."""
+    from transformers import AutoConfig
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    left = torch.ones(1024, 1024, dtype=torch_dtype(precision), device=device)
-    (left @ left).sum().item()
-    started, products = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.25:
-        (left @ left).sum().item()
-        products += 1
-    return products * 2 * 1024**3 / (time.perf_counter() - started)
+    from jobs.training.duration import estimate_seconds, measure
+
+    shape = AutoConfig.from_pretrained(model).get_text_config()
+    try:
+        speed = measure(config, shape, parameters=parameters, precision=precision, tokens=pair_tokens(encoded["train"]))
+    except Exception as exc:  # an architecture of its own kind: the plan is worth having without the time
+        LOG.debug("No estimate of the time", exc_info=exc)
+        return "unknown for this architecture"
+    seconds = estimate_seconds(config, step, encoded, speed=speed, steps=steps, parameters=parameters)
+    return f"about {datetime.timedelta(seconds=math.ceil(seconds))}"

@@ -57,7 +57,9 @@ def publish(session: TrainingSession, trainer: Any) -> None:
         path.write_bytes(to_json(orjson.loads(path.read_bytes()) | {"alignment": settings | facts}))
         card = model_card(session, facts, _lasting(session.summary))
         (staged / "README.md").write_text(card, encoding="utf-8", newline="\n")
-        draw_curves(read_metrics(session.folder / "metrics.jsonl"), staged / "curves.png", session.folder.name)
+        draw_curves(
+            read_metrics(session.folder / "metrics.jsonl"), staged / "curves.png", f"{step} {session.folder.name}"
+        )
         manifest = Manifest(
             step=step, attempt=attempt_id(), inputs=session.inputs, config=identity(config), files=[],
             versions=library_versions(),

@@ -9,6 +9,7 @@ from rich.table import Table
 
 _ROWS = (
     ("steps", "steps"),
+    ("best_step", "step of the published model"),
     ("loss_first_quarter", "loss, first quarter"),
     ("loss_last_quarter", "loss, last quarter"),
     ("eval_loss_first", "eval loss, before"),
@@ -22,13 +23,22 @@ _ROWS = (
 )
 
 
+LABELS = dict(_ROWS)
+
+
+def readable(key: str, value: Any) -> str:
+    """Return a figure as people read it: four decimals, seconds to a tenth."""
+    if isinstance(value, float):
+        return f"{value:.1f}" if key.endswith("_s") else f"{value:.4f}"
+    return str(value)
+
+
 def print_summary(title: str, summary: dict[str, Any]) -> None:
     """Print the figures of a finished training on stderr."""
     table = Table(title=title, show_header=False)
     for key, label in _ROWS:
         if key in summary:
-            value = summary[key]
-            table.add_row(label, f"{value:.4f}" if isinstance(value, float) else str(value))
+            table.add_row(label, readable(key, summary[key]))
     Console(stderr=True).print(table)
 
 

@@ -75,7 +75,7 @@ def test_a_published_folder_holds_all_that_a_reader_needs(trained: dict[str, Pat
     assert settings["rows"] == {"rows_read": 24, "rows_used": 24, "rows_truncated": 0}
     assert settings["chat_template"] is True
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "24 preference pairs" in card
+    assert "24 pairs" in card
     assert settings["inputs"]["dataset"] in card
     assert (folder / "training.log").read_text(encoding="utf-8")
     assert not (folder / "unfinished.json").exists()

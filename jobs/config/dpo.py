@@ -41,5 +41,7 @@ class DPOConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)
+        if self.beta == 0:
+            raise BadConfig("--beta 0 makes every reward 0", needed="more than 0; 0.1 is usual")
         if self.loss_type == "exo_pair" and not self.label_smoothing:
             raise BadConfig("--loss-type exo_pair with --label-smoothing 0", needed="more than 0, such as 0.001")

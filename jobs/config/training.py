@@ -134,6 +134,8 @@ class TrainingConfig:
     nothing."""
 
     def __post_init__(self) -> None:
+        if self.epochs == 0 and self.max_steps is None:
+            raise BadConfig("--epochs 0 trains nothing", needed="more than 0, or --max-steps")
         if self.quantize != "none" and not self.lora_rank:
             raise BadConfig(
                 f"--quantize {self.quantize} with all weights trained",

@@ -11,7 +11,7 @@ from jobs.config.fields import as_dict
 from jobs.config.training import TrainingConfig
 from jobs.contract.errors import BadConfig
 from jobs.contract.log import LOG
-from jobs.training.adapters import check_quantization
+from jobs.training.adapters import check_attention, check_quantization
 from jobs.training.encode import EncodedSplit, encode_split
 from jobs.training.hardware import describe_device, resolve_precision, set_threads
 from jobs.training.materials import gather, read_inputs
@@ -30,6 +30,7 @@ def print_plan_of(config: TrainingConfig, *, step: str, models: dict[str, str]) 
     splits, inputs = read_inputs(config, models)
     world = join_world(config.processes)
     check_quantization(config)
+    check_attention(config)
     set_threads()
     precision = resolve_precision(config.precision)
     materials = gather(config, models, splits, inputs)

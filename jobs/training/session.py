@@ -23,7 +23,7 @@ from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG, log_to_file
 from jobs.contract.metrics import MetricsWriter, read_metrics
 from jobs.contract.publish import attempt_id
-from jobs.training.adapters import check_quantization, load_options
+from jobs.training.adapters import check_attention, check_quantization, keep_full_precision, load_options
 from jobs.training.checkpoints import step_of
 from jobs.training.claim import claim, report_finished
 from jobs.training.encode import EncodedSplit, PairEncoder
@@ -151,6 +151,7 @@ class TrainingSession:
         for callback in trainer.callback_handler.callbacks:
             if getattr(callback, "trainer", self) is None:
                 callback.trainer = trainer
+        keep_full_precision(trainer.model, self.config)
         self._announce(trainer)
         with told_plainly(self.config):
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
@@ -248,6 +249,7 @@ def training_session(
         ready_for_deepspeed()
     world = join_world(config.processes)
     check_quantization(config)
+    check_attention(config)
     materials = gather(config, models, splits, inputs)
     stop.check()
     with contextlib.ExitStack() as stack:

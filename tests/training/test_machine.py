@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from jobs.config.rm import RMConfig
 from jobs.contract.errors import BadConfig, EnvironmentUnfit, OutOfMemory, VolumeFault
+from jobs.training.adapters import check_quantization
 from jobs.training.faults import translate
 from jobs.training.hardware import cpu_quota
 from jobs.training.memory import memory_limit, parameters_in
@@ -75,3 +78,14 @@ def test_a_full_disk_is_told_from_other_faults() -> None:
     for text in ("Error while serializing: I/O error: No space left on device (os error 28)", "file write failed"):
         assert isinstance(translate(RuntimeError(text), CONFIG), VolumeFault)
     assert translate(RuntimeError("shape mismatch"), CONFIG) is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_quantization_without_bitsandbytes_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU machine without the package, 4 bits, 8 bits and the 8-bit optimizer say what to install."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for settings in ({"quantize": "4bit", "lora_rank": 4}, {"quantize": "8bit", "lora_rank": 4}):
+        with pytest.raises(EnvironmentUnfit, match=r"aios-alignment\[quant\]"):
+            check_quantization(dataclasses.replace(CONFIG, **settings))
+    with pytest.raises(EnvironmentUnfit, match=r"--optim-8bit needs bitsandbytes"):
+        check_quantization(dataclasses.replace(CONFIG, optimizer="adamw-8bit"))

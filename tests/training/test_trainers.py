@@ -115,6 +115,8 @@ def test_a_second_writer_is_refused(study: Study, capsys: pytest.CaptureFixture[
         (("--load-4bit", "--lora-rank", "4"), {}, ExitCode.ENVIRONMENT, "a CUDA GPU"),
         (("--optim-8bit",), {}, ExitCode.ENVIRONMENT, "a CUDA GPU"),
         (("--lora-rank", "4", "--lora-targets", "q_proj,nonsense"), {}, ExitCode.CONFIG, "no layer is named nonsense"),
+        (("--epochs", "0"), {}, ExitCode.CONFIG, "trains nothing"),
+        (("--attention", "flash_attention_2"), {}, ExitCode.ENVIRONMENT, "flash-attn"),
         (("--deepspeed", "no.json"), {}, ExitCode.CONFIG, "is no file"),
         (("--processes", "2"), {}, ExitCode.CONFIG, "torchrun --nproc-per-node 2"),
         (("--resume", "artifacts/checkpoint-3"), {}, ExitCode.CONFIG, "not a complete checkpoint"),
@@ -227,9 +229,34 @@ def test_centering_pulls_rewards_to_zero(study: Study) -> None:
     assert abs(evals[-1]["eval_reward_mean"]) < abs(evals[0]["eval_reward_mean"]) / 2
 
 
-@pytest.mark.parametrize("loss_type", ["ipo", "apo_zero", "sft"])
-def test_loss_types_reach_trl(study: Study, trained: dict[str, Path], loss_type: str) -> None:
-    """--loss-type chooses another loss, which starts elsewhere than DPO's log 2."""
+LOG_2 = 0.6931472
+FIRST_LOSS = {
+    "hinge": 1, "ipo": 25, "nca_pair": 2 * LOG_2, "bco_pair": 2 * LOG_2, "sppo_hard": 50, "apo_zero": 1, "apo_down": 1,
+    "aot": LOG_2, "aot_unpaired": LOG_2, "sigmoid_norm": LOG_2, "discopop": 0.8465736,
+}  # fmt: skip
+"""Each loss where policy and reference agree: 1/(2 beta)^2 for ipo, 1/(2 beta^2) for sppo_hard, and so on."""
+
+
+@pytest.mark.parametrize(
+    "loss_type", [pytest.param(t, marks=() if t == "ipo" else pytest.mark.train) for t in FIRST_LOSS]
+)
+def test_loss_types_reach_trl(study: Study, loss_type: str) -> None:
+    """--loss-type chooses another loss, which starts where its formula says."""
     output = f"artifacts/dpo/{loss_type}"
     assert study.train("dpo", output, "--max-steps", 1, "--loss-type", loss_type) == 0
-    assert abs(study.losses(output)[0] - study.losses("artifacts/dpo/first")[0]) > 0.1
+    assert study.losses(output)[0] == pytest.approx(FIRST_LOSS[loss_type], rel=1e-5)
+
+
+def test_every_loss_of_trl_is_offered() -> None:
+    """The choices of --loss-type are those that TRL's trainer computes."""
+    import inspect
+    import re
+
+    from trl import DPOTrainer
+
+    from jobs.config.dpo import DPOConfig
+    from jobs.config.fields import field_specs
+
+    known = set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer)))
+    offered = next(spec.choices for spec in field_specs(DPOConfig) if spec.name == "loss_type")
+    assert set(offered or ()) == known

@@ -11,34 +11,24 @@ the reference model is not kept beside the policy: its log-probabilities are com
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from jobs.config.dpo import DPOConfig
-from jobs.training.interrupt import stop_on_signals
-from jobs.training.libraries import quiet_libraries
-from jobs.training.plan import print_plan_of
-from jobs.training.session import training_session
+from jobs.training.session import TrainingSession
+from jobs.training.start import started
 
 
 def run(config: DPOConfig) -> None:
     """Train, evaluate and publish; a finished folder of the same inputs and settings is left as it is."""
-    quiet_libraries()
     reference = config.ref_model or config.policy_model
     models = {"policy_model": config.policy_model, "ref_model": reference}
-    if config.dry_run:
-        print_plan_of(config, step="dpo", models=models)
-        return
-    with (
-        stop_on_signals() as stop,
-        training_session(config, step="dpo", models=models, stop=stop) as session,
-    ):
+    with started(config, step="dpo", models=models) as session:
         if session is None:
             return
-        from datasets import Dataset
         from transformers import set_seed
         from trl import DPOConfig as TRLConfig
 
-        from jobs.dpo.reference import reached_pairs, reference_logps
         from jobs.dpo.trainer import PolicyTrainer
         from jobs.models.load import load_causal
         from jobs.training import adapters
@@ -48,7 +38,7 @@ def run(config: DPOConfig) -> None:
         from jobs.training.publication import publish
 
         # Data: every row is encoded once and accounted for.
-        encoded = session.encode()
+        session.encode()
         tokenizer = session.materials.tokenizer
 
         # Models: the reference is needed for one pass over the data only; where it is the policy, none is loaded, and
@@ -56,9 +46,9 @@ def run(config: DPOConfig) -> None:
         set_seed(config.seed)
         model = load_causal(config.policy_model, tokenizer, **session.load_options())
         adapters.check_targets(model, config)
-        device = session.device()
-        if config.quantize == "none":
-            model.to(device)
+
+        def placed(model: Any) -> Any:
+            return model.to(session.device()) if config.quantize == "none" else model  # bitsandbytes places by itself
 
         packed = takes_packed(config) and not unsupported(model)
         if packed:
@@ -67,34 +57,18 @@ def run(config: DPOConfig) -> None:
         @functools.cache
         def load_reference() -> Any:
             if reference == config.policy_model:
-                return model
-            other = load_causal(reference, tokenizer, **session.load_options()).to(device)
+                return placed(model)
+            other = placed(load_causal(reference, tokenizer, **session.load_options()))
             if packed:
                 use_shared_start(other)
             return other
 
         half = takes_half(config, session.precision, session.world.size) and not unsupported(model)
 
-        draws = config.max_steps and config.max_steps * session.pairs_per_step()
-
-        def with_reference(name: str) -> Any:
-            pairs = encoded[name].pairs
-            chosen, rejected, computed = reference_logps(
-                load_reference,
-                pairs,
-                reached=reached_pairs(len(pairs), wanted=draws, seed=config.seed) if name == "train" else None,
-                model_sha256=session.inputs["ref_model"],
-                precision=session.precision,
-                variant="half" if half else config.quantize,
-                pad_id=tokenizer.pad_token_id,
-                world=session.world,
-                stop=session.stop,
-            )
-            session.once("reference", split=name, reference_pairs_computed=computed)
-            columns = {key: [getattr(p, key) for p in pairs] for key in ("prompt_ids", "chosen_ids", "rejected_ids")}
-            return Dataset.from_dict(columns | {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected})
-
-        train, evaluation = with_reference("train"), with_reference("eval")
+        train, evaluation = (
+            _with_reference(session, name, load_reference, variant="half" if half else config.quantize)
+            for name in ("train", "eval")
+        )
         load_reference.cache_clear()  # from here on the policy is the only model in memory
 
         # Learning.
@@ -117,3 +91,27 @@ def run(config: DPOConfig) -> None:
             trainer.make_fast(half=half, packed=packed)
         session.learn(trainer)
         publish(session, trainer)
+
+
+def _with_reference(session: TrainingSession, name: str, load: Callable[[], Any], *, variant: str) -> Any:
+    """Return a split as TRL wants it, each pair with the reference's log-probabilities."""
+    from datasets import Dataset
+
+    from jobs.dpo.reference import reached_pairs, reference_logps
+
+    config, pairs = session.config, session.encoded[name].pairs
+    draws = config.max_steps and config.max_steps * session.pairs_per_step()
+    chosen, rejected, computed = reference_logps(
+        load,
+        pairs,
+        reached=reached_pairs(len(pairs), wanted=draws, seed=config.seed) if name == "train" else None,
+        model_sha256=session.inputs["ref_model"],
+        precision=session.precision,
+        variant=variant,
+        pad_id=session.materials.tokenizer.pad_token_id,
+        world=session.world,
+        stop=session.stop,
+    )
+    session.once("reference", split=name, reference_pairs_computed=computed)
+    columns = {key: [getattr(p, key) for p in pairs] for key in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    return Dataset.from_dict(columns | {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected})

@@ -14,23 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.config.rm import RMConfig
-from jobs.training.interrupt import stop_on_signals
-from jobs.training.libraries import quiet_libraries
-from jobs.training.plan import print_plan_of
-from jobs.training.session import training_session
+from jobs.training.start import started
 
 
 def run(config: RMConfig) -> None:
     """Train, evaluate and publish; a finished folder of the same inputs and settings is left as it is."""
-    quiet_libraries()
-    models = {"base_model": config.base_model}
-    if config.dry_run:
-        print_plan_of(config, step="rm", models=models)
-        return
-    with (
-        stop_on_signals() as stop,
-        training_session(config, step="rm", models=models, stop=stop) as session,
-    ):
+    with started(config, step="rm", models={"base_model": config.base_model}) as session:
         if session is None:
             return
         from datasets import Dataset

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaForCausalLM, Trainer
 
 from jobs.contract.manifest import verify
+from tests import tiny
 from tests.training.study import Study
 
 LORA = ("--lora-rank", 4, "--epochs", 1, "--lr", 0.01)
@@ -59,3 +61,25 @@ def test_an_adapted_policy_starts_at_its_reference(study: Study) -> None:
     output = "artifacts/dpo/beta-start"
     assert study.train("dpo", output, "--max-steps", 1, "--lora-rank", 4) == 0
     assert study.losses(output)[0] == pytest.approx(0.6931472, abs=1e-6)
+
+
+@pytest.mark.parametrize("reference", ["tiny", "other"])
+def test_an_adapted_policy_trains_without_a_second_model(
+    study: Study, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    """When the first step begins, the policy is the only model in memory, whichever model the reference is."""
+    tiny.make_model(study.root / "other", seed=1)
+    gc.collect()
+    before = {id(model) for model in gc.get_objects() if isinstance(model, LlamaForCausalLM)}
+    alive: list[int] = []
+    train = Trainer.train
+
+    def counting(self: Trainer, *args: object, **kwargs: object) -> object:
+        gc.collect()
+        alive.append(sum(isinstance(m, LlamaForCausalLM) and id(m) not in before for m in gc.get_objects()))
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train", counting)
+    more = ("--lora-rank", 4, "--max-steps", 2, "--ref-model", reference)
+    assert study.train("dpo", f"artifacts/dpo/alone-{reference}", *more) == 0
+    assert alive == [1]

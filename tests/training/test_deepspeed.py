@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 
 import pytest
 
 from jobs.contract.errors import ExitCode
 from jobs.contract.manifest import read_manifest, verify
-from tests.training.study import Study
+from tests.training.study import Study, wait_until
 
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
 
@@ -38,3 +39,27 @@ def test_zero_trains_on_a_cpu_to_the_same_losses(study: Study, step: str, stage:
         assert process.exitcode == 0, study.log(folder)
     verify(study.root / output)
     assert study.losses(output) == pytest.approx(study.losses(plain), abs=1e-4)
+
+
+@pytest.mark.train
+@pytest.mark.skipif(not INSTALLED, reason="DeepSpeed is not installed (extra `deepspeed`)")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="DeepSpeed's CPU backend is for POSIX")
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_stopped_zero_run_goes_on_to_the_same_losses(study: Study, stage: int) -> None:
+    """DeepSpeed's checkpoints resume too: the losses after a stop are those of a run that was left alone."""
+    calm, output = f"artifacts/rm/zero-{stage}-calm", f"artifacts/rm/zero-{stage}-stopped"
+    more = ("--epochs", 3, "--deepspeed", f"config/deepspeed_zero{stage}.json")
+    env = {"DS_ACCELERATOR": "cpu"}
+    process = study.start("rm", calm, *more, env=env)
+    process.join()
+    assert process.exitcode == 0, study.log(calm)
+    process = study.start("rm", output, *more, env=env)
+    wait_until(lambda: len(study.metrics(output, "train")) >= 3, process)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == ExitCode.INTERRUPTED, study.log(output)
+    again = study.start("rm", output, *more, env=env)
+    again.join()
+    assert again.exitcode == 0, study.log(output)
+    assert "Continuing from step" in study.log(output)
+    assert study.losses(output) == pytest.approx(study.losses(calm), abs=1e-6)

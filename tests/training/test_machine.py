@@ -65,7 +65,9 @@ def test_the_number_of_processes_is_asserted(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_exhausted_memory_says_what_to_change_first() -> None:
     """GPU and host alike: batch size and accumulation, precision, checkpointing, LoRA, length, in this order."""
-    for exc in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate")):
+    with pytest.raises(RuntimeError) as host:
+        torch.empty(1 << 55)
+    for exc in (torch.OutOfMemoryError("CUDA out of memory"), host.value, MemoryError()):
         error = translate(exc, CONFIG)
         assert isinstance(error, OutOfMemory)
         words = ["--batch-size 4 --gradient-accumulation 2", "--gradient-checkpointing", "--lora-rank 16"]

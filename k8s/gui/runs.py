@@ -60,10 +60,16 @@ class RunBook:
         Raises:
             BadConfig: there is none of that name.
         """
-        view = next((view for view in self.refresh(0.3) if view.name == name), None)
+        view = _named(self.refresh(0.3), name) or _named(self.refresh(), name)  # it may be younger than the picture
         if view is None:
             raise BadConfig(f"no run named {name!r}", next_step="see the list of runs")
+        if view.ended and self.cluster is not None and self.cluster.has(name):
+            return self.cluster.with_progress(view)
         return view
+
+
+def _named(views: tuple[RunView, ...], name: str) -> RunView | None:
+    return next((view for view in views if view.name == name), None)
 
 
 def _folders() -> list[tuple[str, Path]]:
@@ -100,7 +106,7 @@ def look(run: Run) -> RunView:
 
 def in_cluster(name: str) -> ClusterRuns | None:
     """Return where a run lives, if that is the cluster."""
-    return BOOK.cluster if BOOK.cluster is not None and name in BOOK.cluster.views() else None
+    return BOOK.cluster if BOOK.cluster is not None and BOOK.cluster.has(name) else None
 
 
 def place_of(name: str) -> Backend:

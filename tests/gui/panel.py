@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from k8s.machine.observe import live
+from k8s.machine.store import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(os.environ.get("AIOS_SCREENSHOTS", REPOSITORY / ".screenshots"))
@@ -93,7 +97,19 @@ def running(workspace: Path, *arguments: str) -> Iterator[Panel]:
         yield panel
     finally:
         panel.stop()
-    assert not any("Traceback" in line for line in panel.said), "\n".join(panel.said)
+        _end_runs(workspace)
+    said = list(itertools.takewhile(lambda line: "graceful shutdown exceeded" not in line, panel.said))
+    assert not any("Traceback" in line for line in said), "\n".join(said)  # after that its requests are cut off
+
+
+def _end_runs(workspace: Path) -> None:
+    """A run outlives its panel, and would outlive a test that failed."""
+    for folder in (workspace / "artifacts/runs").glob("*/"):
+        command = [sys.executable, "-m", "jobs.cli", "jobs", "stop", folder.name]
+        if not (folder / "run.json").is_file() or not (folder / "control.json").is_file():
+            continue
+        if live(Run(folder)):
+            subprocess.run(command, cwd=workspace, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=False)
 
 
 def chromium() -> str | None:
@@ -169,6 +185,12 @@ class Browser:
         element.clear()
         element.send_keys(value)
 
+    def choose(self, label: str, option: str) -> None:
+        """Pick from the list of this label."""
+        self.find(f'[aria-label="{label}"]').click()
+        path = f"//*[contains(@class, 'q-item')][normalize-space(.)={option!r}]"
+        until(lambda: self.driver.find_elements("xpath", path), f"the option {option!r}")[0].click()
+
     def shot(self, name: str) -> None:
         """Keep a picture of the whole page for a person to look at."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -178,6 +200,14 @@ class Browser:
         time.sleep(0.5)
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
         self.size(width, 844 if width < 600 else 900)
+
+    def last_words(self, name: str) -> str:
+        """Return all that is known of a window when a test has failed."""
+        try:
+            self.shot(name)
+            return f"{self.driver.current_url}\n{self.text()}\n{self.complaints()}"
+        except Exception as exc:  # the browser itself may be what failed
+            return repr(exc)
 
     def complaints(self) -> list[str]:
         """Return what the console calls an error."""

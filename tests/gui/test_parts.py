@@ -16,9 +16,10 @@ from jobs.config.fields import field_specs
 from jobs.config.rm import RMConfig
 from jobs.contract.errors import AiosError
 from jobs.contract.metrics import MetricsWriter
-from k8s.gui import launch, logs, previews
+from k8s.gui import artifacts, launch, logs, previews
 from k8s.gui.datasets import Rows, data_set, data_sets
 from k8s.gui.launch import Form
+from k8s.gui.loglines import LoggedMetrics
 from k8s.gui.runs import RunBook
 from k8s.gui.series import BUCKETS, MetricsFile, decimate
 from k8s.gui.settings import SETTINGS
@@ -83,6 +84,28 @@ def test_a_resumed_run_is_read_anew(workspace: Path) -> None:
     writer.close()
     file.refresh()
     assert [x for x, _ in file.points("loss")] == [1, 2, 3, 4, 5]
+
+
+def test_a_log_has_curves_too(workspace: Path) -> None:
+    """Without the volume the steps that a trainer prints are drawn; once the file is there, the file."""
+    said = [
+        "2026 | Training 11,088 of 11,088 weights",
+        "rm step 0/30  eval_loss 0.6932  eval_auc 0.4928",
+        "rm step 9/30  loss 0.70  accuracy 0.5000  margin -5.86e-05  18.9 pairs/s  0:05:07 left",
+        "rm step 9/30  loss 0.60  accuracy 1.0000  18.9 pairs/s",
+    ]
+    file = LoggedMetrics(Path("artifacts/rm/a/metrics.jsonl"), lambda: tuple(said))
+    first = file.refresh()
+    assert file.points("loss") == [[9, 0.6]]
+    assert file.points("eval_auc") == [[0, 0.4928]]
+    assert file.points("loss", "time") == []
+    assert file.refresh() == first
+    said.append("rm step 10/30  loss 0.5")
+    assert file.refresh() > first
+    assert file.points("loss")[-1] == [10, 0.5]
+    _metrics(Path("artifacts/rm/a/metrics.jsonl"), 2).close()
+    file.refresh()
+    assert file.points("loss") == [[1, 1], [2, 0.5]]
 
 
 def test_logs_show_their_end_and_what_is_searched(workspace: Path) -> None:
@@ -154,6 +177,23 @@ def test_two_starts_at_once_make_two_runs(workspace: Path, monkeypatch: pytest.M
     until(lambda: all(view.ended for view in RunBook().refresh()), "their ends", 60)
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://wandb.example/a/p/runs/7", ("W&B run p/7", "https://wandb.example/a/p/runs/7")),
+        (None, ("W&B run p/7, kept offline", "")),
+        ("javascript:alert(1)", ("W&B run p/7, kept offline", "")),
+    ],
+)
+def test_tracking_is_linked_where_it_has_an_address(workspace: Path, url: str | None, shown: tuple[str, str]) -> None:
+    """A run at Weights & Biases is a link; offline, or with something that is no address of the web, it is words."""
+    values = launch.compose(Form(kind="rm", dataset="preferences"), "a")
+    folder = Path("artifacts/rm/a/wandb")
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_bytes(orjson.dumps({"id": "7", "project": "p", "url": url}))
+    assert artifacts.of_run(values)[0].tracking == shown
+
+
 def test_rows_are_found_by_number_and_word(workspace: Path) -> None:
     """Any row is read without those before it; a search ignores case; a new set is seen at once."""
     folder = Path("training_data/curated_datasets/preferences")
@@ -176,6 +216,16 @@ def test_previews_say_whose_they_are() -> None:
     assert previews.target_of("preferences") == ""
     with pytest.raises(AiosError):
         previews.discard("preferences")
+
+
+def test_a_run_is_found_the_moment_it_is_started(workspace: Path) -> None:
+    """Whoever presses Start is led to a page that knows the run, although all runs were read an instant before."""
+    book = RunBook()
+    book.refresh()
+    (workspace / "artifacts/runs/young").mkdir(parents=True)
+    assert book.find("young").name == "young"
+    with pytest.raises(AiosError, match="no run named"):
+        book.find("none")
 
 
 def test_one_broken_run_hides_no_other(workspace: Path) -> None:

@@ -13,12 +13,12 @@ from nicegui import ui
 from starlette.requests import Request
 
 from jobs.contract.attempts import STDOUT
-from jobs.contract.errors import AiosError
+from jobs.contract.errors import AiosError, ExitCode
 from k8s.conductor import Phase
 from k8s.gui import artifacts, logs
 from k8s.gui.cluster import ClusterRuns
 from k8s.gui.launch import quoted
-from k8s.gui.pages.curves import Curves, Source
+from k8s.gui.pages.curves import Curves, Source, source_of
 from k8s.gui.pages.frame import (
     TONES,
     attempt,
@@ -46,7 +46,8 @@ from k8s.values import command, enabled_steps, to_yaml
 from k8s.view import RunView, StepView
 
 _TRAINING = ("rm", "dpo")
-_ASK_PODS_S = 2.0
+_LINES = 400
+_FILES_S = 2.0
 
 
 async def page(request: Request, name: str) -> None:
@@ -54,6 +55,8 @@ async def page(request: Request, name: str) -> None:
     try:
         view = await asyncio.to_thread(BOOK.find, name)
         values = await asyncio.to_thread(values_of, name) if view.phase != "unreadable" else {}
+        for step in enabled_steps(values) if values else ():
+            folder_of(values, step)  # a run may name any folder; those outside the workspace are none of ours
     except AiosError as exc:
         missing(request, exc)
         return
@@ -77,6 +80,8 @@ class RunPage:
         self.shown_step = (running or done[-1:] or training or [""])[0]
         self.training = training
         self._drawn: Any = None
+        self._looked_at = 0.0
+        self._found: Any = ()  # equal to no list: the first look is always shown
 
     def build(self) -> None:
         """Add everything; `update` keeps it fresh."""
@@ -97,9 +102,11 @@ class RunPage:
             if len(self.training) > 1:
                 with top:
                     segments({s: s for s in self.training}, self.shown_step, self._choose, "Training step")
-        if in_cluster(self.view.name) and not (RUNS / self.view.name).is_dir():
-            folders = " and ".join(f"`aios jobs download artifacts/{step}/{self.view.name}`" for step in self.training)
-            note(f"This run's files lie on the cluster's volume, which is not mounted here. {folders} fetches them.")
+        folders = " and ".join(f"`aios jobs download {folder_of(self.values, step)}`" for step in self.steps)
+        self.elsewhere = note(
+            "This run's files lie on the cluster's volume, which is not mounted here: curves and log come from its "
+            f"pods, a point every few seconds, as long as those are there. {folders} fetches the files."
+        )
         self.log = LogCard(self.view.name, list(self.steps), self.shown_step or next(iter(self.steps)))
         self.log.build()
         with box("grid"):
@@ -112,7 +119,7 @@ class RunPage:
     def _sources(self) -> list[Source]:
         if not self.shown_step:
             return []
-        return [Source(label=self.view.name, path=folder_of(self.values, self.shown_step) / "metrics.jsonl")]
+        return [source_of(self.view.name, self.values, self.shown_step)]
 
     async def _choose(self, step: str) -> None:
         self.shown_step = step
@@ -129,6 +136,7 @@ class RunPage:
         if self.training:
             await self.curves.update()
         await self.log.update()
+        await self._look_at_files()
         state = (self.view, [duration(took(step)) for step in self.view.steps if step.phase is Phase.RUNNING])
         if state != self._drawn:
             self._drawn = state
@@ -146,10 +154,24 @@ class RunPage:
         self.table.clear()
         with self.table:
             _steps(view)
-        found = await asyncio.to_thread(artifacts.of_run, self.values)
+
+    async def _look_at_files(self) -> None:
+        """Show what is on the volume, every other second: a checkpoint may be complete after its run was stopped."""
+        if time.monotonic() - self._looked_at < _FILES_S:
+            return
+        self._looked_at = time.monotonic()
+        mounted = in_cluster(self.view.name) is None or await asyncio.to_thread((RUNS / self.view.name).is_dir)
+        found = await asyncio.to_thread(artifacts.of_run, self.values) if mounted else None
+        if found == self._found:
+            return
+        self._found = found
+        self.elsewhere.set_visibility(not mounted)
         self.files.clear()
         with self.files:
-            _files(found)
+            if found is None:
+                tag("p", "They lie on the cluster's volume.", "empty")
+            else:
+                _files(found)
 
     def _origin(self) -> None:
         text = to_yaml(self.values)
@@ -230,8 +252,9 @@ def _progress(step: StepView) -> None:
     text = progress_text(step) + (f"  {left} left" if left else "")
     tag("div", text, "muted number")
     if step.message and step.phase is not Phase.SUCCEEDED:
-        code = f" (exit code {step.exit_code})" if step.exit_code else ""
-        tag("div", f"{step.message}{code}", "breakable").style("color: var(--bad)")
+        interrupted = step.exit_code == ExitCode.INTERRUPTED  # somebody asked for it: no fault
+        code = f" (exit code {step.exit_code})" if step.exit_code and not interrupted else ""
+        tag("div", f"{step.message}{code}", f"breakable {'muted' if interrupted else 'wrong'}")
 
 
 def _files(found: list[artifacts.StepFiles]) -> None:
@@ -252,8 +275,11 @@ def _files(found: list[artifacts.StepFiles]) -> None:
                     file_link(name, (step.folder / name).as_posix())
             if step.checkpoint:
                 tag("p", step.checkpoint, "hint")
-            if step.tracking:
-                ui.link("W&B run", step.tracking, new_tab=True).props('rel="noopener noreferrer"')
+            words, url = step.tracking
+            if url:
+                ui.link(words, url, new_tab=True).props('rel="noopener noreferrer"')
+            elif words:
+                tag("p", words, "hint")
 
 
 class LogCard:
@@ -264,7 +290,6 @@ class LogCard:
         self.number = 0
         self.word = ""
         self._shown: Any = None
-        self._asked, self._said = 0.0, tuple[str, ...]()
 
     def build(self) -> None:
         """Add the card."""
@@ -281,7 +306,7 @@ class LogCard:
             self.text = tag("div", "", "log mono").props('tabindex="0" role="log" aria-label="Log" aria-live="off"')
 
     async def _choose(self, step: str) -> None:
-        self.step, self.number, self._shown, self._asked = step, 0, None, 0.0
+        self.step, self.number, self._shown = step, 0, None
         await self.update()
 
     async def _pick(self, event: Any) -> None:
@@ -304,11 +329,9 @@ class LogCard:
         return numbers, path, logs.search(path, self.word) if self.word else logs.tail(path)
 
     def _of_pods(self, place: ClusterRuns) -> logs.Excerpt:
-        """Where the volume is not mounted here the pods are asked, every other second."""
-        if time.monotonic() - self._asked > _ASK_PODS_S:
-            self._asked, self._said = time.monotonic(), place.log(self.name, self.step)
-        lines = tuple(line for line in self._said if self.word.lower() in line.lower())
-        return logs.Excerpt(lines=lines, size=0, found=len(lines) if self.word else None)
+        """Where the volume is not mounted here the pods are asked."""
+        lines = tuple(line for line in place.log(self.name, self.step) if self.word.lower() in line.lower())
+        return logs.Excerpt(lines=lines[-_LINES:], size=0, found=len(lines) if self.word else None)
 
     async def update(self) -> None:
         """Show what is new."""

@@ -60,10 +60,14 @@ class RunBook:
         Raises:
             BadConfig: there is none of that name.
         """
-        view = next((view for view in self.refresh(0.3) if view.name == name), None)
+        view = _named(self.refresh(0.3), name) or _named(self.refresh(), name)  # it may be younger than the picture
         if view is None:
             raise BadConfig(f"no run named {name!r}", next_step="see the list of runs")
         return view
+
+
+def _named(views: tuple[RunView, ...], name: str) -> RunView | None:
+    return next((view for view in views if view.name == name), None)
 
 
 def _folders() -> list[tuple[str, Path]]:

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from k8s.machine.observe import live
+from k8s.machine.store import Run
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(os.environ.get("AIOS_SCREENSHOTS", REPOSITORY / ".screenshots"))
 _SWITCHES = (
@@ -93,7 +96,18 @@ def running(workspace: Path, *arguments: str) -> Iterator[Panel]:
         yield panel
     finally:
         panel.stop()
+        _end_runs(workspace)
     assert not any("Traceback" in line for line in panel.said), "\n".join(panel.said)
+
+
+def _end_runs(workspace: Path) -> None:
+    """A run outlives its panel, and would outlive a test that failed."""
+    for folder in (workspace / "artifacts/runs").glob("*/"):
+        command = [sys.executable, "-m", "jobs.cli", "jobs", "stop", folder.name]
+        if not (folder / "run.json").is_file() or not (folder / "control.json").is_file():
+            continue
+        if live(Run(folder)):
+            subprocess.run(command, cwd=workspace, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=False)
 
 
 def chromium() -> str | None:
@@ -178,6 +192,14 @@ class Browser:
         time.sleep(0.5)
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
         self.size(width, 844 if width < 600 else 900)
+
+    def last_words(self, name: str) -> str:
+        """Return all that is known of a window when a test has failed."""
+        try:
+            self.shot(name)
+            return f"{self.driver.current_url}\n{self.text()}\n{self.complaints()}"
+        except Exception as exc:  # the browser itself may be what failed
+            return repr(exc)
 
     def complaints(self) -> list[str]:
         """Return what the console calls an error."""

@@ -178,6 +178,16 @@ def test_previews_say_whose_they_are() -> None:
         previews.discard("preferences")
 
 
+def test_a_run_is_found_the_moment_it_is_started(workspace: Path) -> None:
+    """Whoever presses Start is led to a page that knows the run, although all runs were read an instant before."""
+    book = RunBook()
+    book.refresh()
+    (workspace / "artifacts/runs/young").mkdir(parents=True)
+    assert book.find("young").name == "young"
+    with pytest.raises(AiosError, match="no run named"):
+        book.find("none")
+
+
 def test_one_broken_run_hides_no_other(workspace: Path) -> None:
     """Files that make no sense show up as an unreadable run beside the others."""
     for name, content in (("a", b"{}"), ("b", b"nonsense"), ("c", b'{"values": {"steps": {"rm": 3}}}')):

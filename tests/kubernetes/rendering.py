@@ -44,7 +44,7 @@ def objects(text: str) -> list[Object]:
 def pods(found: list[Object]) -> Iterator[tuple[str, Object]]:
     """Yield name and pod template spec of everything that makes pods."""
     for item in found:
-        if item["kind"] == "Job":
+        if item["kind"] in ("Job", "Deployment"):
             yield item["metadata"]["name"], item["spec"]["template"]["spec"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -39,8 +40,9 @@ def all_renderings(folder: Path) -> dict[str, str]:
     everything += [
         "admission.requireDigest=true",
         "quota.hard.pods=10",
-        "panel.serviceAccount=true",
+        "panel.enabled=true",
         "panel.submit=true",
+        "panel.token.secret=panel-token",
     ]
     found["platform"] = render("platform", None, release="platform")
     found["platform-everything"] = render(
@@ -72,7 +74,7 @@ def test_every_pod_is_restricted(path: Path) -> None:
     for name, pod in pods(objects(path.read_text())):
         assert violations(pod) == [], name
         assert all(c["securityContext"]["readOnlyRootFilesystem"] for c in pod["containers"])
-        assert pod["automountServiceAccountToken"] is name.endswith("-conductor")
+        assert pod["automountServiceAccountToken"] is name.endswith(("-conductor", "-panel"))
 
 
 def test_commands_are_those_of_the_local_profile(tmp_path: Path) -> None:
@@ -106,6 +108,48 @@ def test_the_conductor_may_change_the_jobs_of_its_run_and_nothing_else(tmp_path:
         ["demo-status"],
     ]
     assert {kind for rule in rules for kind in rule["resources"]} == {"jobs", "pods", "configmaps"}
+
+
+def _panel(*settings: str) -> dict[str, Any]:
+    given = [f"--set=panel.{item}" for item in ("enabled=true", "token.secret=panel-token", *settings)]
+    return {item["kind"]: item for item in objects(render("platform", None, *given, release="platform"))}
+
+
+def test_the_panel_looks_and_with_submit_it_launches() -> None:
+    """Read-only it changes nothing, not even on the volume; with submit it has a launcher's rights and none on Secrets."""
+    looking, submitting = _panel(), _panel("submit=true")
+    verbs = {verb for rule in looking["Role"]["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"}
+    for found, read_only in ((looking, True), (submitting, False)):
+        pod = found["Deployment"]["spec"]["template"]["spec"]
+        env = {entry["name"]: entry for entry in pod["containers"][0]["env"]}
+        assert env["AIOS_GUI_READ_ONLY"]["value"] == str(read_only).lower()
+        assert env["AIOS_GUI_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "panel-token", "key": "token"}
+        mounts = {mount["name"]: mount.get("readOnly", False) for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounts == {"tmp": False, "workspace": read_only}
+        assert violations(pod) == []
+        kinds = {kind for rule in found["Role"]["rules"] for kind in rule["resources"]}
+        assert "secrets" not in kinds
+        assert "*" not in kinds
+    assert env["HELM_DRIVER"]["value"] == "configmap"
+    may = {kind: set(rule["verbs"]) for rule in submitting["Role"]["rules"] for kind in rule["resources"]}
+    for kind in ("jobs", "configmaps", "services", "serviceaccounts", "roles", "rolebindings"):
+        assert {"get", "create", "patch", "delete"} <= may[kind], kind
+
+
+def test_the_panel_can_do_without_the_volume() -> None:
+    """`mountWorkspace: false` leaves a ReadWriteOnce claim to the steps; a digest, where given, names the image."""
+    digest = f"sha256:{'0' * 64}"
+    pod = _panel("mountWorkspace=false", f"image.digest={digest}")["Deployment"]["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["tmp"]
+    assert pod["containers"][0]["image"] == f"localhost/aios-alignment/gui@{digest}"
+
+
+def test_the_panel_needs_a_token() -> None:
+    """Without the name of a Secret it is not installed, and the error says how to make one."""
+    text = helm("template", "platform", str(CHARTS / "platform"), "--set=panel.enabled=true", code=1)
+    assert "panel.token.secret is missing" in text
+    assert "kubectl create secret generic" in text
 
 
 @pytest.mark.parametrize(

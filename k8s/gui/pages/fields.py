@@ -33,9 +33,7 @@ class Field:
                 self.control.props("autogrow rows=1")
             else:
                 # No `autocomplete`: there Tab takes the first model whose name begins like what was typed.
-                self.control = ui.input(
-                    label, value=_text(value), placeholder=_default(spec), on_change=self._changed
-                )
+                self.control = ui.input(label, value=_text(value), placeholder=_default(spec), on_change=self._changed)
                 self.control.props("stack-label debounce=250")
             if spec.kind is not bool:
                 self.control.props("outlined dense options-dense")

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from jobs.contract.errors import AiosError
 from k8s.backends import Cluster
-from k8s.view import RunView
+from k8s.cluster import names
+from k8s.progress import read_progress
+from k8s.values import output_folder
+from k8s.view import RunView, StepView
+
+_ASK_PODS_S = 2.0
+_APPEARS_S = 15.0
+_KEPT_LINES, _KEPT_LOGS = 5000, 8
 
 
 class ClusterRuns:
@@ -19,6 +29,7 @@ class ClusterRuns:
         self.place = Cluster(context, namespace)
         self.picture = Picture(self.place.api).start()
         self._values: dict[str, dict[str, Any]] = {}
+        self._logs: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
         self._lock = threading.Lock()
 
     def views(self) -> dict[str, RunView]:
@@ -27,7 +38,24 @@ class ClusterRuns:
         for status in self.picture.releases():
             view = self.picture.view(status["metadata"]["name"].removesuffix("-status"))
             views.setdefault(view.name, view)
-        return views
+        return {name: self._with_progress(view) for name, view in views.items()}
+
+    def has(self, name: str) -> bool:
+        """Tell whether the namespace knows a run."""
+        return any(_run_of(status) == name for status in tuple(self.picture.statuses.objects.values()))
+
+    def await_run(self, name: str) -> None:
+        """Wait until the watches have brought a run that was just installed; whoever started it looks at it next."""
+        deadline = time.monotonic() + _APPEARS_S
+        while not self.has(name) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _with_progress(self, view: RunView) -> RunView:
+        """Add how far the steps are, where the volume is mounted here too."""
+        if view.ended or not any(step.attempt for step in view.steps):
+            return view
+        steps = self.values(view.name).get("steps", {})
+        return replace(view, steps=tuple(_progressed(step, steps) for step in view.steps))
 
     def values(self, name: str) -> dict[str, Any]:
         """Return the values that a run was installed with; they never change."""
@@ -38,10 +66,24 @@ class ClusterRuns:
                 self._values[name] = dict(stored_values(self.place.api, newest_release(self.place.api, name)))
             return self._values[name]
 
-    def log(self, name: str, step: str, count: int = 400) -> tuple[str, ...]:
-        """Return the last lines of a step, from its pods; empty where there is none yet."""
+    def log(self, name: str, step: str) -> tuple[str, ...]:
+        """Return the last lines of a step, from its pods; those are asked every other second, whoever looks."""
+        asked, said = self._logs.get((name, step), (-_ASK_PODS_S, ()))
+        if time.monotonic() - asked < _ASK_PODS_S:
+            return said
         try:
-            lines = [line for _, _, line in self.place.logs(name, [step], follow=False)]
+            said = tuple(line for _, _, line in self.place.logs(name, [step], follow=False))[-_KEPT_LINES:]
         except AiosError as exc:
-            return (str(exc),)
-        return tuple(lines[-count:])
+            said = (str(exc),)
+        self._logs = dict([*self._logs.items(), ((name, step), (time.monotonic(), said))][-_KEPT_LOGS:])
+        return said
+
+
+def _run_of(status: dict[str, Any]) -> str:
+    return str((status["metadata"].get("labels") or {}).get(names.RUN, ""))
+
+
+def _progressed(step: StepView, steps: dict[str, Any]) -> StepView:
+    if not step.attempt or step.name not in steps:
+        return step
+    return replace(step, progress=read_progress(Path(output_folder(step.name, steps[step.name])) / "metrics.jsonl"))

@@ -139,12 +139,20 @@ def start(form: Form) -> str:
         name = form.name or suggest_name(form)
         values = compose(form, name)
         try:
-            return _place(values, form.profile).submit(values, form.profile)
+            return _submit(values, form.profile)
         except BadConfig:
             # Somebody took the suggested name between the suggestion and now.
             if form.name or not (RUNS / name).exists():
                 raise
     raise BadConfig("no free name was found", next_step="give the run a name")
+
+
+def _submit(values: run_values.Values, profile: str) -> str:
+    place = _place(values, profile)
+    name = place.submit(values, profile)
+    if BOOK.cluster is not None and place is BOOK.cluster.place:
+        BOOK.cluster.await_run(name)
+    return name
 
 
 def _place(values: Mapping[str, Any], profile: str) -> Backend:

@@ -104,7 +104,7 @@ def look(run: Run) -> RunView:
 
 def in_cluster(name: str) -> ClusterRuns | None:
     """Return where a run lives, if that is the cluster."""
-    return BOOK.cluster if BOOK.cluster is not None and name in BOOK.cluster.views() else None
+    return BOOK.cluster if BOOK.cluster is not None and BOOK.cluster.has(name) else None
 
 
 def place_of(name: str) -> Backend:

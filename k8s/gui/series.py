@@ -184,8 +184,8 @@ class MetricsFile:
             start = self.tables["train"].step[-1] - last
             first = next((i for i, step in enumerate(table.step) if step > start), len(ys))
             xs, ys = xs[first:], ys[first:]
-        if table.counts[key] < len(table.step):
-            there = [i for i, y in enumerate(ys) if not math.isnan(y)]
+        if table.counts[key] < len(table.step) or (axis == "time" and math.isnan(sum(table.time))):
+            there = [i for i, y in enumerate(ys) if not (math.isnan(y) or math.isnan(xs[i]))]
             xs, ys = array("d", [xs[i] for i in there]), array("d", [ys[i] for i in there])
         return [[_short(x), _short(y)] for x, y in decimate(xs, ys, BUCKETS)]
 

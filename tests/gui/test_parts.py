@@ -19,6 +19,7 @@ from jobs.contract.metrics import MetricsWriter
 from k8s.gui import launch, logs, previews
 from k8s.gui.datasets import Rows, data_set, data_sets
 from k8s.gui.launch import Form
+from k8s.gui.loglines import LoggedMetrics
 from k8s.gui.runs import RunBook
 from k8s.gui.series import BUCKETS, MetricsFile, decimate
 from k8s.gui.settings import SETTINGS
@@ -83,6 +84,28 @@ def test_a_resumed_run_is_read_anew(workspace: Path) -> None:
     writer.close()
     file.refresh()
     assert [x for x, _ in file.points("loss")] == [1, 2, 3, 4, 5]
+
+
+def test_a_log_has_curves_too(workspace: Path) -> None:
+    """Without the volume the steps that a trainer prints are drawn; once the file is there, the file."""
+    said = [
+        "2026 | Training 11,088 of 11,088 weights",
+        "rm step 0/30  eval_loss 0.6932  eval_auc 0.4928",
+        "rm step 9/30  loss 0.70  accuracy 0.5000  margin -5.86e-05  18.9 pairs/s  0:05:07 left",
+        "rm step 9/30  loss 0.60  accuracy 1.0000  18.9 pairs/s",
+    ]
+    file = LoggedMetrics(Path("artifacts/rm/a/metrics.jsonl"), lambda: tuple(said))
+    first = file.refresh()
+    assert file.points("loss") == [[9, 0.6]]
+    assert file.points("eval_auc") == [[0, 0.4928]]
+    assert file.points("loss", "time") == []
+    assert file.refresh() == first
+    said.append("rm step 10/30  loss 0.5")
+    assert file.refresh() > first
+    assert file.points("loss")[-1] == [10, 0.5]
+    _metrics(Path("artifacts/rm/a/metrics.jsonl"), 2).close()
+    file.refresh()
+    assert file.points("loss") == [[1, 1], [2, 0.5]]
 
 
 def test_logs_show_their_end_and_what_is_searched(workspace: Path) -> None:

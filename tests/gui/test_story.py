@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,6 @@ from tests import tiny
 from tests.gui.panel import REPOSITORY, Browser, running, until
 
 SAMPLE = REPOSITORY / "training_data/sample/argilla_export.jsonl"
-
-# Whole stories of a person at the browser take minutes: make test-train runs them.
-pytestmark = pytest.mark.train
 
 
 def _step_shown(browser: Browser) -> int:
@@ -33,7 +29,9 @@ def _in_state(browser: Browser, state: str) -> None:
     until(lambda: browser.driver.find_element("css selector", ".titles .badge").text == state, state, 120)
 
 
-def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
+def test_a_run_outlives_tab_and_server(
+    tmp_path: Path, tiny_model: Path, browser: Browser, second_browser: Browser
+) -> None:
     """Upload, ingest, start a reward model, watch it, close the tab, restart the server, stop it: in a browser."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")
     with running(tmp_path) as panel:
@@ -60,7 +58,7 @@ def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser
         browser.shot("running")
 
         browser.open("about:blank")
-        time.sleep(1)
+        second_browser.open(f"{panel.url}/runs", name)  # another person sees the same run
         browser.open(f"{panel.url}/runs/{name}", "Curves")
         before = until(lambda: _step_shown(browser), "steps after reopening")
         until(lambda: _step_shown(browser) > before, "steps that go on")
@@ -73,6 +71,7 @@ def test_a_run_outlives_tab_and_server(tmp_path: Path, tiny_model: Path, browser
         browser.click("Stop the run")
         _in_state(browser, "stopped")
         browser.sees("Last checkpoint: step", 20)
+        until(lambda: "stopped" in second_browser.text(), "the other person to see that it was stopped")
         browser.shot("stopped")
         # While the server restarts its address answers nobody; the console may say so, and nothing else.
         assert [c for c in browser.complaints() if "ERR_CONNECTION" not in c and "WebSocket" not in c] == []
@@ -100,6 +99,7 @@ def test_data_are_replaced_only_when_a_person_accepts(tmp_path: Path, browser: B
         assert [path.name for path in data.parent.iterdir() if path.is_dir()] == ["preferences"]
 
 
+@pytest.mark.train
 def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Stop a reward model, resume it to its end, train a policy, evaluate, read the verdict; on a phone's window."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")

@@ -116,7 +116,7 @@ def _panel(*settings: str) -> dict[str, Any]:
 
 
 def test_the_panel_looks_and_with_submit_it_launches() -> None:
-    """Read-only it changes nothing, not even on the volume; with submit it has a launcher's rights and none on Secrets."""
+    """Read-only it changes nothing, nor on the volume; with submit it has a launcher's rights, none on Secrets."""
     looking, submitting = _panel(), _panel("submit=true")
     verbs = {verb for rule in looking["Role"]["rules"] for verb in rule["verbs"]}
     assert verbs == {"get", "list", "watch"}

@@ -14,6 +14,8 @@ from k8s.gui.pages.frame import box, card, segments, table, tag
 from k8s.gui.series import CHARTS, LIBRARY, Chart, MetricsFile
 
 _TABLE_ROWS = 40
+_SHORT = "v => v && Math.abs(v) < 0.001 ? v.toExponential() : v.toLocaleString('en-US', {maximumFractionDigits: 6})"
+"""0.000002 would take more room than its diagram has: 2e-6."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +24,12 @@ class Source:
 
     label: str
     path: Path
+    logged: MetricsFile | None = None
+    """Where there may be no file, but a log."""
+
+    def open(self) -> MetricsFile:
+        """Return its numbers, read so far."""
+        return self.logged or LIBRARY.open(self.path)
 
 
 class Curves:
@@ -49,7 +57,7 @@ class Curves:
 
     def _read(self) -> None:
         for source in self.sources:
-            LIBRARY.open(source.path).refresh()
+            source.open().refresh()
 
     def use(self, sources: list[Source]) -> None:
         """Show other files from now on."""
@@ -86,7 +94,7 @@ class Curves:
 
     def _look(self) -> dict[Chart, list[dict[str, Any]]] | None:
         """Return the series of each diagram, None where nothing has changed. Runs in a thread."""
-        files = [LIBRARY.open(source.path) for source in self.sources]
+        files = [source.open() for source in self.sources]
         state = ([(str(f.path), f.refresh()) for f in files], self.axis, self.last, self.form)
         if state == self._drawn:
             return None
@@ -125,7 +133,8 @@ class Curves:
                 with box("rows"):
                     with box("line"):
                         tag("h3", chart.title)
-                        tag("span", chart.unit, "hint")
+                        only = series[0]["name"] if len(series) == 1 and len(chart.series) > 1 else ""
+                        tag("span", ", ".join(word for word in (only, chart.unit) if word), "hint")
                     if self.form == "tables":
                         self._table(chart, series)
                     else:
@@ -135,6 +144,7 @@ class Curves:
         options = base(self.dark, self._words(chart, series))
         options["xAxis"] |= {"type": "value", "min": "dataMin", "max": "dataMax"}
         options["yAxis"] |= {"type": "value", "scale": True}
+        options["yAxis"]["axisLabel"] = options["yAxis"]["axisLabel"] | {":formatter": _SHORT}
         options["series"] = series
         if len(series) == 1:  # the title says it
             options["legend"]["show"] = False

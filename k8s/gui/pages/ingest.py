@@ -228,7 +228,8 @@ class Result:
     def _offer(self) -> None:
         target = previews.target_of(self.dataset)
         if not target:
-            link("Train on it", f"/start?kind=pipeline&dataset={self.dataset}", "button main")
+            with box("line"):
+                link("Train on it", f"/start?kind=pipeline&dataset={quote(self.dataset)}", "button main")
             return
         if SETTINGS.read_only:
             return

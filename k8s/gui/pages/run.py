@@ -13,11 +13,12 @@ from nicegui import ui
 from starlette.requests import Request
 
 from jobs.contract.attempts import STDOUT
-from jobs.contract.errors import AiosError
+from jobs.contract.errors import AiosError, ExitCode
 from k8s.conductor import Phase
 from k8s.gui import artifacts, logs
 from k8s.gui.cluster import ClusterRuns
 from k8s.gui.launch import quoted
+from k8s.gui.loglines import LoggedMetrics
 from k8s.gui.pages.curves import Curves, Source
 from k8s.gui.pages.frame import (
     TONES,
@@ -46,7 +47,7 @@ from k8s.values import command, enabled_steps, to_yaml
 from k8s.view import RunView, StepView
 
 _TRAINING = ("rm", "dpo")
-_ASK_PODS_S = 2.0
+_LINES = 400
 
 
 async def page(request: Request, name: str) -> None:
@@ -97,9 +98,11 @@ class RunPage:
             if len(self.training) > 1:
                 with top:
                     segments({s: s for s in self.training}, self.shown_step, self._choose, "Training step")
-        if in_cluster(self.view.name) and not (RUNS / self.view.name).is_dir():
-            folders = " and ".join(f"`aios jobs download artifacts/{step}/{self.view.name}`" for step in self.training)
-            note(f"This run's files lie on the cluster's volume, which is not mounted here. {folders} fetches them.")
+        folders = " and ".join(f"`aios jobs download {folder_of(self.values, step)}`" for step in self.steps)
+        self.elsewhere = note(
+            "This run's files lie on the cluster's volume, which is not mounted here: curves and log come from its "
+            f"pods, a point every few seconds, as long as those are there. {folders} fetches the files."
+        )
         self.log = LogCard(self.view.name, list(self.steps), self.shown_step or next(iter(self.steps)))
         self.log.build()
         with box("grid"):
@@ -112,7 +115,10 @@ class RunPage:
     def _sources(self) -> list[Source]:
         if not self.shown_step:
             return []
-        return [Source(label=self.view.name, path=folder_of(self.values, self.shown_step) / "metrics.jsonl")]
+        path = folder_of(self.values, self.shown_step) / "metrics.jsonl"
+        place = in_cluster(self.view.name)
+        log = LoggedMetrics(path, functools.partial(place.log, self.view.name, self.shown_step)) if place else None
+        return [Source(label=self.view.name, path=path, logged=log)]
 
     async def _choose(self, step: str) -> None:
         self.shown_step = step
@@ -140,6 +146,8 @@ class RunPage:
         self.state.classes(replace=badge_classes(view.phase))
         self.message.text = view.message
         self.message.set_visibility(bool(view.message))
+        mounted = await asyncio.to_thread((RUNS / view.name).is_dir)
+        self.elsewhere.set_visibility(in_cluster(view.name) is not None and not mounted)
         if not SETTINGS.read_only:
             self.stop.set_visibility(view.phase == "running")
             self.resume.set_visibility(view.phase in ("stopped", "failed", "abandoned"))
@@ -230,8 +238,9 @@ def _progress(step: StepView) -> None:
     text = progress_text(step) + (f"  {left} left" if left else "")
     tag("div", text, "muted number")
     if step.message and step.phase is not Phase.SUCCEEDED:
-        code = f" (exit code {step.exit_code})" if step.exit_code else ""
-        tag("div", f"{step.message}{code}", "breakable").style("color: var(--bad)")
+        interrupted = step.exit_code == ExitCode.INTERRUPTED  # somebody asked for it: no fault
+        code = f" (exit code {step.exit_code})" if step.exit_code and not interrupted else ""
+        tag("div", f"{step.message}{code}", f"breakable {'muted' if interrupted else 'wrong'}")
 
 
 def _files(found: list[artifacts.StepFiles]) -> None:
@@ -264,7 +273,6 @@ class LogCard:
         self.number = 0
         self.word = ""
         self._shown: Any = None
-        self._asked, self._said = 0.0, tuple[str, ...]()
 
     def build(self) -> None:
         """Add the card."""
@@ -281,7 +289,7 @@ class LogCard:
             self.text = tag("div", "", "log mono").props('tabindex="0" role="log" aria-label="Log" aria-live="off"')
 
     async def _choose(self, step: str) -> None:
-        self.step, self.number, self._shown, self._asked = step, 0, None, 0.0
+        self.step, self.number, self._shown = step, 0, None
         await self.update()
 
     async def _pick(self, event: Any) -> None:
@@ -304,11 +312,9 @@ class LogCard:
         return numbers, path, logs.search(path, self.word) if self.word else logs.tail(path)
 
     def _of_pods(self, place: ClusterRuns) -> logs.Excerpt:
-        """Where the volume is not mounted here the pods are asked, every other second."""
-        if time.monotonic() - self._asked > _ASK_PODS_S:
-            self._asked, self._said = time.monotonic(), place.log(self.name, self.step)
-        lines = tuple(line for line in self._said if self.word.lower() in line.lower())
-        return logs.Excerpt(lines=lines, size=0, found=len(lines) if self.word else None)
+        """Where the volume is not mounted here the pods are asked."""
+        lines = tuple(line for line in place.log(self.name, self.step) if self.word.lower() in line.lower())
+        return logs.Excerpt(lines=lines[-_LINES:], size=0, found=len(lines) if self.word else None)
 
     async def update(self) -> None:
         """Show what is new."""

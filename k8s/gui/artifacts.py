@@ -30,7 +30,7 @@ class StepFiles:
     published: bool
     downloads: tuple[str, ...] = ()
     checkpoint: str = ""
-    tracking: str = ""
+    tracking: tuple[str, str] = ("", "")
 
 
 def of_run(values: dict[str, Any]) -> list[StepFiles]:
@@ -77,10 +77,12 @@ def _checkpoint(folder: Path) -> str:
     return f"Last checkpoint: step {step}, {duration(time.time() - path.stat().st_mtime)} old"
 
 
-def _tracking(folder: Path) -> str:
-    """Return the address of the Weights & Biases run; only what is an address of the web is shown as a link."""
+def _tracking(folder: Path) -> tuple[str, str]:
+    """Return words and address of the Weights & Biases run; only what is an address of the web becomes a link."""
     try:
-        found = orjson.loads((folder / "wandb" / "run.json").read_bytes()).get("url") or ""
+        found = orjson.loads((folder / "wandb" / "run.json").read_bytes())
+        words = f"W&B run {found.get('project')}/{found.get('id')}"
+        url = str(found.get("url") or "")
     except (OSError, orjson.JSONDecodeError, AttributeError):
-        return ""
-    return found if isinstance(found, str) and found.startswith(("https://", "http://")) else ""
+        return "", ""
+    return (words, url) if url.startswith(("https://", "http://")) else (f"{words}, kept offline", "")

@@ -183,6 +183,12 @@ class Browser:
         element.clear()
         element.send_keys(value)
 
+    def choose(self, label: str, option: str) -> None:
+        """Pick from the list of this label."""
+        self.find(f'[aria-label="{label}"]').click()
+        path = f"//*[contains(@class, 'q-item')][normalize-space(.)={option!r}]"
+        until(lambda: self.driver.find_elements("xpath", path), f"the option {option!r}")[0].click()
+
     def shot(self, name: str) -> None:
         """Keep a picture of the whole page for a person to look at."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from jobs.config.fields import field_specs
 from jobs.config.rm import RMConfig
 from jobs.contract.errors import AiosError
 from jobs.contract.metrics import MetricsWriter
-from k8s.gui import launch, logs, previews
+from k8s.gui import artifacts, launch, logs, previews
 from k8s.gui.datasets import Rows, data_set, data_sets
 from k8s.gui.launch import Form
 from k8s.gui.loglines import LoggedMetrics
@@ -175,6 +175,23 @@ def test_two_starts_at_once_make_two_runs(workspace: Path, monkeypatch: pytest.M
     documents = [orjson.loads(Path(f"artifacts/runs/{name}/run.json").read_bytes()) for name in names]
     assert sorted(document["values"]["run"]["dataset"] for document in documents) == ["set-0", "set-1", "set-2"]
     until(lambda: all(view.ended for view in RunBook().refresh()), "their ends", 60)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://wandb.example/a/p/runs/7", ("W&B run p/7", "https://wandb.example/a/p/runs/7")),
+        (None, ("W&B run p/7, kept offline", "")),
+        ("javascript:alert(1)", ("W&B run p/7, kept offline", "")),
+    ],
+)
+def test_tracking_is_linked_where_it_has_an_address(workspace: Path, url: str | None, shown: tuple[str, str]) -> None:
+    """A run at Weights & Biases is a link; offline, or with something that is no address of the web, it is words."""
+    values = launch.compose(Form(kind="rm", dataset="preferences"), "a")
+    folder = Path("artifacts/rm/a/wandb")
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_bytes(orjson.dumps({"id": "7", "project": "p", "url": url}))
+    assert artifacts.of_run(values)[0].tracking == shown
 
 
 def test_rows_are_found_by_number_and_word(workspace: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -10,23 +9,9 @@ import pytest
 
 from tests import tiny
 from tests.gui.panel import REPOSITORY, Browser, running, until
+from tests.gui.stories import in_state, run_name, step_shown
 
 SAMPLE = REPOSITORY / "training_data/sample/argilla_export.jsonl"
-
-
-def _step_shown(browser: Browser) -> int:
-    found = re.search(r"step (\d+)/\d+", browser.text())
-    return int(found.group(1)) if found else 0
-
-
-def _run_name(browser: Browser) -> str:
-    until(lambda: "/runs/" in browser.driver.current_url, "the run's page")
-    return str(browser.driver.current_url).rsplit("/", 1)[1]
-
-
-def _in_state(browser: Browser, state: str) -> None:
-    """Wait until the run's heading says so; its log may use the word earlier."""
-    until(lambda: browser.driver.find_element("css selector", ".titles .badge").text == state, state, 120)
 
 
 def test_a_run_outlives_tab_and_server(
@@ -52,24 +37,24 @@ def test_a_run_outlives_tab_and_server(
         browser.sees("--max-steps 3000")
         browser.shot("start")
         browser.click("Start")
-        name = _run_name(browser)
-        until(lambda: _step_shown(browser) > 2, "the first steps", 240)
+        name = run_name(browser)
+        until(lambda: step_shown(browser) > 2, "the first steps", 240)
         browser.find("canvas")
         browser.shot("running")
 
         browser.open("about:blank")
         second_browser.open(f"{panel.url}/runs", name)  # another person sees the same run
         browser.open(f"{panel.url}/runs/{name}", "Curves")
-        before = until(lambda: _step_shown(browser), "steps after reopening")
-        until(lambda: _step_shown(browser) > before, "steps that go on")
+        before = until(lambda: step_shown(browser), "steps after reopening")
+        until(lambda: step_shown(browser) > before, "steps that go on")
 
         panel.restart()  # the open page comes back by itself
-        before = _step_shown(browser)
-        until(lambda: _step_shown(browser) > before, "steps after the restart", 90)
+        before = step_shown(browser)
+        until(lambda: step_shown(browser) > before, "steps after the restart", 90)
 
         browser.click("Stop")
         browser.click("Stop the run")
-        _in_state(browser, "stopped")
+        in_state(browser, "stopped")
         browser.sees("Last checkpoint: step", 20)
         until(lambda: "stopped" in second_browser.text(), "the other person to see that it was stopped")
         browser.shot("stopped")
@@ -111,14 +96,14 @@ def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: 
         browser.fill("Max steps", "400")
         browser.sees("--max-steps 400")
         browser.click("Start")
-        until(lambda: _step_shown(browser) > 5, "the first steps", 300)
+        until(lambda: step_shown(browser) > 5, "the first steps", 300)
         browser.click("Stop")
         browser.click("Stop the run")
-        _in_state(browser, "stopped")
+        in_state(browser, "stopped")
         browser.click("Resume")
         browser.sees("step 400/400", 300)
-        _in_state(browser, "succeeded")
-        reward = _run_name(browser)
+        in_state(browser, "succeeded")
+        reward = run_name(browser)
         browser.open(f"{panel.url}/start?kind=dpo", "What will happen")
         browser.fill("Policy model", "models/tiny")
         browser.fill("Max steps", "30")

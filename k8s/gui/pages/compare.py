@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
-from k8s.gui.pages.curves import Curves, Source
+from k8s.gui.pages.curves import Curves, Source, source_of
 from k8s.gui.pages.frame import card, frame, link, live, missing, note, scheme, segments, table, tag
 from k8s.gui.runs import folder_of, values_of
 from k8s.gui.verdicts import verdict
@@ -74,11 +74,7 @@ class Overlay:
         await self.curves.update()
 
     def _sources(self, step: str) -> list[Source]:
-        found = []
-        for name, values in self.values.items():
-            if step in enabled_steps(values):
-                found.append(Source(label=name, path=folder_of(values, step) / "metrics.jsonl"))
-        return found
+        return [source_of(name, values, step) for name, values in self.values.items() if step in enabled_steps(values)]
 
 
 def _verdicts(values: dict[str, dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,22 @@ from typing import Any
 from nicegui import background_tasks
 
 from k8s.gui.charts import base, draw, palette
+from k8s.gui.loglines import LoggedMetrics
 from k8s.gui.pages.frame import box, card, segments, table, tag
+from k8s.gui.runs import folder_of, in_cluster
 from k8s.gui.series import CHARTS, LIBRARY, Chart, MetricsFile
 
 _TABLE_ROWS = 40
 _SHORT = "v => v && Math.abs(v) < 0.001 ? v.toExponential() : v.toLocaleString('en-US', {maximumFractionDigits: 6})"
 """0.000002 would take more room than its diagram has: 2e-6."""
+
+
+def source_of(run: str, values: dict[str, Any], step: str) -> Source:
+    """Return where the numbers of a run's step come from."""
+    path = folder_of(values, step) / "metrics.jsonl"
+    place = in_cluster(run)
+    logged = LoggedMetrics(path, functools.partial(place.log, run, step)) if place else None
+    return Source(label=run, path=path, logged=logged)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

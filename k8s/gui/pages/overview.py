@@ -37,6 +37,7 @@ async def page(request: Request) -> None:
                 folder = str(sets[0].folder)
                 with box("line"):
                     link("Look at the data", f"/data?name={sets[0].name}", "button small")
+                    link("Open dataset folder", f"/files-of/{folder}", "button small")
                     if not SETTINGS.read_only:
                         link("Re-ingest from Argilla export…", f"/ingest?name={sets[0].name}", "button small")
                     copy_button(lambda: folder, "Copy path")

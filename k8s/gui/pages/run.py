@@ -18,8 +18,7 @@ from k8s.conductor import Phase
 from k8s.gui import artifacts, logs
 from k8s.gui.cluster import ClusterRuns
 from k8s.gui.launch import quoted
-from k8s.gui.loglines import LoggedMetrics
-from k8s.gui.pages.curves import Curves, Source
+from k8s.gui.pages.curves import Curves, Source, source_of
 from k8s.gui.pages.frame import (
     TONES,
     attempt,
@@ -115,10 +114,7 @@ class RunPage:
     def _sources(self) -> list[Source]:
         if not self.shown_step:
             return []
-        path = folder_of(self.values, self.shown_step) / "metrics.jsonl"
-        place = in_cluster(self.view.name)
-        log = LoggedMetrics(path, functools.partial(place.log, self.view.name, self.shown_step)) if place else None
-        return [Source(label=self.view.name, path=path, logged=log)]
+        return [source_of(self.view.name, self.values, self.shown_step)]
 
     async def _choose(self, step: str) -> None:
         self.shown_step = step
@@ -261,8 +257,11 @@ def _files(found: list[artifacts.StepFiles]) -> None:
                     file_link(name, (step.folder / name).as_posix())
             if step.checkpoint:
                 tag("p", step.checkpoint, "hint")
-            if step.tracking:
-                ui.link("W&B run", step.tracking, new_tab=True).props('rel="noopener noreferrer"')
+            words, url = step.tracking
+            if url:
+                ui.link(words, url, new_tab=True).props('rel="noopener noreferrer"')
+            elif words:
+                tag("p", words, "hint")
 
 
 class LogCard:

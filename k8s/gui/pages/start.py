@@ -71,6 +71,8 @@ class StartPage:
         self.wrong: dict[tuple[str, str], str] = {}
         self.fields: list[Field] = []
         self.submitting = False
+        self.in_cluster, self.warned = False, False
+        """Where it will run, and whether the doctor's problems have been shown."""
 
     def build(self) -> None:
         """Add both columns."""
@@ -184,6 +186,7 @@ class StartPage:
         self.problem.text = problem
         self.problem.set_visibility(bool(problem))
         self.start.set_enabled(values is not None and not self.submitting)
+        self.in_cluster, self.warned, self.start.text = bool(values and values["backend"] != "local"), False, "Start"
         self.preview.clear()
         if values is None:
             return
@@ -196,8 +199,8 @@ class StartPage:
             if values["backend"] != "local":
                 button("Ask the cluster's doctor", self._ask_doctor, "small")
 
-    async def _ask_doctor(self) -> None:
-        """Show what stands in the way of this run in the cluster; only problems keep it from starting there."""
+    async def _ask_doctor(self) -> bool:
+        """Show what stands in the way of this run in the cluster; returns whether anything does."""
         name = self.form.name or launch.suggest_name(self.form)
         done, found = await attempt(launch.doctor, self.form, name)
         self.findings.clear()
@@ -205,12 +208,17 @@ class StartPage:
             for finding in found if done else []:
                 tone = {"problem": "bad", "warning": "warn"}.get(finding.level, "good")
                 note(f"{finding.what}{f' → {finding.remedy}' if finding.remedy else ''}", tone)
+        return not done or any(finding.level == "problem" for finding in found)
 
     async def _start(self) -> None:
         if self.submitting:
             return
         self.submitting = True
         self.start.set_enabled(False)
+        if self.in_cluster and not self.warned and await self._ask_doctor():
+            self.submitting, self.warned, self.start.text = False, True, "Start all the same"
+            self.start.set_enabled(True)
+            return
         done, name = await attempt(launch.start, self.form)
         if done:
             ui.navigate.to(f"/runs/{quote(name)}")

@@ -29,6 +29,7 @@ from k8s.steps import STEPS
 
 KINDS = {"rm": ("rm",), "dpo": ("dpo",), "pipeline": ("rm", "dpo", "evaluation"), "ingest": ("ingest",)}
 """What the quick actions start."""
+_MODELS = {"rm": "base_model", "dpo": "policy_model"}
 _WIDTH = 60
 COMPUTED = ("dataset_dir", "output_dir", "output", "json")
 """Follow from the run's name and data set, or make no sense here."""
@@ -66,6 +67,9 @@ class Form:
             default = step != "fetch-model"
             if (step in wanted) != default:
                 found.append(f"steps.{step}.enabled={str(step in wanted).lower()}")
+        models = [self.args.get(step, {}).get(key) for step, key in _MODELS.items() if step in wanted]
+        if self.profile != "local" and models and all(models):
+            found.append("steps.fetch-model.enabled=false")  # profiles fetch the demo model; here others are named
         found += [_setting(path, value) for path, value in self.other.items()]
         for step in wanted:
             for name, value in self.args.get(step, {}).items():

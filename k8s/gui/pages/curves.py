@@ -17,7 +17,7 @@ from k8s.gui.runs import folder_of, in_cluster
 from k8s.gui.series import CHARTS, LIBRARY, Chart, MetricsFile
 
 _TABLE_ROWS = 40
-_SHORT = "v => v && Math.abs(v) < 0.001 ? v.toExponential() : v.toLocaleString('en-US', {maximumFractionDigits: 6})"
+_SHORT = "v => v && Math.abs(v) < 0.0001 ? v.toExponential() : v.toLocaleString('en-US', {maximumFractionDigits: 6})"
 """0.000002 would take more room than its diagram has: 2e-6."""
 
 

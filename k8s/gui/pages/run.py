@@ -153,7 +153,10 @@ class RunPage:
         found = await asyncio.to_thread(artifacts.of_run, self.values)
         self.files.clear()
         with self.files:
-            _files(found)
+            if mounted or in_cluster(view.name) is None:
+                _files(found)
+            else:
+                tag("p", "They lie on the cluster's volume.", "empty")
 
     def _origin(self) -> None:
         text = to_yaml(self.values)

@@ -197,7 +197,8 @@ class StartPage:
             with ui.expansion("Values"):
                 _code("", to_yaml(values))
             if values["backend"] != "local":
-                button("Ask the cluster's doctor", self._ask_doctor, "small")
+                with box("line"):
+                    button("Ask the cluster's doctor", self._ask_doctor, "small")
 
     async def _ask_doctor(self) -> bool:
         """Show what stands in the way of this run in the cluster; returns whether anything does."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from jobs.contract.errors import AiosError
 from k8s.backends import Cluster
 from k8s.cluster import names
+from k8s.gui.files import inside
 from k8s.progress import read_progress
 from k8s.values import output_folder
 from k8s.view import RunView, StepView
@@ -38,7 +38,8 @@ class ClusterRuns:
         for status in self.picture.releases():
             view = self.picture.view(status["metadata"]["name"].removesuffix("-status"))
             views.setdefault(view.name, view)
-        return {name: self._with_progress(view) for name, view in views.items()}
+        # Of those that have ended a list need not know; their own page asks.
+        return {name: view if view.ended else self.with_progress(view) for name, view in views.items()}
 
     def has(self, name: str) -> bool:
         """Tell whether the namespace knows a run."""
@@ -50,9 +51,9 @@ class ClusterRuns:
         while not self.has(name) and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _with_progress(self, view: RunView) -> RunView:
+    def with_progress(self, view: RunView) -> RunView:
         """Add how far the steps are, where the volume is mounted here too."""
-        if view.ended or not any(step.attempt for step in view.steps):
+        if not any(step.attempt for step in view.steps):
             return view
         steps = self.values(view.name).get("steps", {})
         return replace(view, steps=tuple(_progressed(step, steps) for step in view.steps))
@@ -86,4 +87,8 @@ def _run_of(status: dict[str, Any]) -> str:
 def _progressed(step: StepView, steps: dict[str, Any]) -> StepView:
     if not step.attempt or step.name not in steps:
         return step
-    return replace(step, progress=read_progress(Path(output_folder(step.name, steps[step.name])) / "metrics.jsonl"))
+    try:
+        folder = inside(output_folder(step.name, steps[step.name]))
+    except AiosError:
+        return step
+    return replace(step, progress=read_progress(folder / "metrics.jsonl"))

@@ -63,6 +63,8 @@ class RunBook:
         view = _named(self.refresh(0.3), name) or _named(self.refresh(), name)  # it may be younger than the picture
         if view is None:
             raise BadConfig(f"no run named {name!r}", next_step="see the list of runs")
+        if view.ended and self.cluster is not None and self.cluster.has(name):
+            return self.cluster.with_progress(view)
         return view
 
 

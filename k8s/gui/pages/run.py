@@ -47,6 +47,7 @@ from k8s.view import RunView, StepView
 
 _TRAINING = ("rm", "dpo")
 _LINES = 400
+_FILES_S = 2.0
 
 
 async def page(request: Request, name: str) -> None:
@@ -54,6 +55,8 @@ async def page(request: Request, name: str) -> None:
     try:
         view = await asyncio.to_thread(BOOK.find, name)
         values = await asyncio.to_thread(values_of, name) if view.phase != "unreadable" else {}
+        for step in enabled_steps(values) if values else ():
+            folder_of(values, step)  # a run may name any folder; those outside the workspace are none of ours
     except AiosError as exc:
         missing(request, exc)
         return
@@ -77,6 +80,8 @@ class RunPage:
         self.shown_step = (running or done[-1:] or training or [""])[0]
         self.training = training
         self._drawn: Any = None
+        self._looked_at = 0.0
+        self._found: Any = ()  # equal to no list: the first look is always shown
 
     def build(self) -> None:
         """Add everything; `update` keeps it fresh."""
@@ -131,6 +136,7 @@ class RunPage:
         if self.training:
             await self.curves.update()
         await self.log.update()
+        await self._look_at_files()
         state = (self.view, [duration(took(step)) for step in self.view.steps if step.phase is Phase.RUNNING])
         if state != self._drawn:
             self._drawn = state
@@ -142,21 +148,30 @@ class RunPage:
         self.state.classes(replace=badge_classes(view.phase))
         self.message.text = view.message
         self.message.set_visibility(bool(view.message))
-        mounted = await asyncio.to_thread((RUNS / view.name).is_dir)
-        self.elsewhere.set_visibility(in_cluster(view.name) is not None and not mounted)
         if not SETTINGS.read_only:
             self.stop.set_visibility(view.phase == "running")
             self.resume.set_visibility(view.phase in ("stopped", "failed", "abandoned"))
         self.table.clear()
         with self.table:
             _steps(view)
-        found = await asyncio.to_thread(artifacts.of_run, self.values)
+
+    async def _look_at_files(self) -> None:
+        """Show what is on the volume, every other second: a checkpoint may be complete after its run was stopped."""
+        if time.monotonic() - self._looked_at < _FILES_S:
+            return
+        self._looked_at = time.monotonic()
+        mounted = in_cluster(self.view.name) is None or await asyncio.to_thread((RUNS / self.view.name).is_dir)
+        found = await asyncio.to_thread(artifacts.of_run, self.values) if mounted else None
+        if found == self._found:
+            return
+        self._found = found
+        self.elsewhere.set_visibility(not mounted)
         self.files.clear()
         with self.files:
-            if mounted or in_cluster(view.name) is None:
-                _files(found)
-            else:
+            if found is None:
                 tag("p", "They lie on the cluster's volume.", "empty")
+            else:
+                _files(found)
 
     def _origin(self) -> None:
         text = to_yaml(self.values)

@@ -90,7 +90,8 @@ def test_panel_and_terminal_show_each_others_runs(
         assert re.search(r"from-panel\s+succeeded", cli("jobs", "list", *where))
         assert (space.folder / "artifacts/rm/from-panel/_SUCCESS.json").is_file()
         browser.shot("cluster-finished")
-    assert not browser.complaints()
+    # A pod that comes or goes is a change of network to a browser on the node itself.
+    assert [c for c in browser.complaints() if "ERR_NETWORK_CHANGED" not in c] == []
 
 
 @contextmanager

@@ -6,7 +6,7 @@ variable "BASE" { default = "docker.io/library/python:3.11-slim-bookworm" }
 group "default" { targets = ["cpu"] }
 
 target "cpu" {
-  matrix = { image = ["launcher", "ingest", "rm", "dpo", "evaluation", "fetch-model"] }
+  matrix = { image = ["launcher", "gui", "ingest", "rm", "dpo", "evaluation", "fetch-model"] }
   name = "cpu-${image}"
   context = "."
   dockerfile = "images/Containerfile"
@@ -17,7 +17,7 @@ target "cpu" {
 }
 
 target "cuda" {
-  matrix = { image = ["rm", "dpo", "evaluation", "fetch-model", "launcher", "ingest"] }
+  matrix = { image = ["launcher", "gui", "ingest", "rm", "dpo", "evaluation", "fetch-model"] }
   name = "cuda-${image}"
   context = "."
   dockerfile = "images/Containerfile"

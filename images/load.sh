@@ -1,21 +1,18 @@
 #!/usr/bin/env bash
 # Brings built images into a cluster without a registry: a kind cluster (KIND=name) or containerd (CONTAINERD=socket).
+# All of them travel in one archive, in which the layers that they share lie once, uncompressed: compressing is for
+# registries, and takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-FOLDER=${FOLDER:-build/images}
-REGISTRY=${REGISTRY:-localhost/aios-alignment}
-TAG=${TAG:-0.1.0-cpu}
-mkdir -p "$FOLDER"
-for image in ${*:-launcher ingest rm dpo evaluation fetch-model}; do
-  # docker-archive keeps layers as they are; compressing is for registries, and takes minutes.
-  archive=$FOLDER/$image.tar
-  rm -f "$archive"
-  buildah push -q "$REGISTRY/$image:$TAG" "docker-archive:$archive:$REGISTRY/$image:$TAG"
-  if [ -n "${KIND:-}" ]; then
-    kind load image-archive "$archive" --name "$KIND"
-  else
-    ctr -a "${CONTAINERD:-/run/containerd/containerd.sock}" -n k8s.io images import "$archive" > /dev/null
-  fi
-  rm -f "$archive"
-  echo "loaded $image:$TAG"
-done
+FOLDER=${FOLDER:-build/load}
+rm -rf "$FOLDER" "$FOLDER.tar"
+PACK_FLAGS=--disable-compression images/pack.sh "$FOLDER" "$@"
+tar -cf "$FOLDER.tar" -C "$FOLDER" .
+rm -rf "$FOLDER"
+if [ -n "${KIND:-}" ]; then
+  kind load image-archive "$FOLDER.tar" --name "$KIND"
+else
+  ctr -a "${CONTAINERD:-/run/containerd/containerd.sock}" -n k8s.io images import "$FOLDER.tar" > /dev/null
+fi
+rm -f "$FOLDER.tar"
+echo "loaded ${*:-all images}"

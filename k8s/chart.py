@@ -11,7 +11,7 @@ from pathlib import Path
 from jobs.config.fields import field_specs
 from k8s.schema import values_schema
 from k8s.steps import STEPS
-from k8s.values import PROFILES
+from k8s.values import PROFILES, compose, to_yaml
 
 HERE = Path(__file__).parent
 
@@ -20,6 +20,16 @@ def chart_folder(name: str = "run") -> Path:
     """Return the folder of a chart: in a checkout beside this package, in an installation inside it."""
     inside = HERE / "charts" / name
     return inside if inside.is_dir() else HERE.parent / "charts" / name
+
+
+def demo_values() -> str:
+    """Return the demo's values, so that `helm install` needs nothing of ours on the machine."""
+    demo = chart_folder().parent.parent / "config" / "demo.yaml"
+    text = to_yaml(compose("kind-cpu", files=[demo], name="demo"))
+    return (
+        "# `aios jobs render --profile kind-cpu --values config/demo.yaml --name demo`, for machines without it.\n"
+        + text
+    )
 
 
 def generated_files() -> dict[str, str]:
@@ -39,6 +49,7 @@ def generated_files() -> dict[str, str]:
         "values.yaml": (PROFILES / "defaults.yaml").read_text(encoding="utf-8"),
         "values.schema.json": json.dumps(values_schema(), indent=2) + "\n",
         "files/steps.json": json.dumps(steps, indent=1) + "\n",
+        "demo-values.yaml": demo_values(),
     }
 
 

@@ -160,7 +160,17 @@ def _unscheduled(pod: Object) -> Diagnosis | None:
     hint = "wait for the autoscaler, or compare selectors, requests and taints with the nodes: `aios jobs doctor`"
     if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message:
         hint = "make the claim (charts/platform), and see that its class can serve it: `kubectl describe pvc`"
-    return Diagnosis(code="UNSCHEDULABLE", summary="no node takes the pod", detail=message, resolution=hint)
+    wanted = _wanted(pod)
+    summary = f"no node takes the pod: it needs {wanted}" if wanted else "no node takes the pod"
+    return Diagnosis(code="UNSCHEDULABLE", summary=summary, detail=message, resolution=hint)
+
+
+def _wanted(pod: Object) -> str:
+    """Return what not every node has, of what a pod asks for: labels, and devices such as nvidia.com/gpu."""
+    labels = [f"the label {key}={value}" for key, value in (pod.get("spec", {}).get("nodeSelector") or {}).items()]
+    limits = container(pod).get("resources", {}).get("limits", {})
+    devices = [f"{amount} {name}" for name, amount in limits.items() if "/" in name]
+    return " and ".join([*labels, *devices])
 
 
 # What objects say

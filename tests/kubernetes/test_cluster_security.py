@@ -61,7 +61,14 @@ def probe(space: Space, job: Object, name: str) -> dict[str, object]:
 def test_pods_can_write_their_volumes_and_nothing_else(space: Space) -> None:
     """Each step's pod spec and image: uid 10001, no capability, no token, no part of the root writable."""
     space.install("look", "conductor.enabled=false")
-    expected = {"uid": 10001, "gid": 10001, "capabilities": 0, "no_new_privileges": True, "seccomp": True, "token": False}
+    expected = {
+        "uid": 10001,
+        "gid": 10001,
+        "capabilities": 0,
+        "no_new_privileges": True,
+        "seccomp": True,
+        "token": False,
+    }
     for step in STEPS:
         found = probe(space, space.job(f"look-{step}"), f"probe-{step}")
         assert found == expected | {"writes": ["/tmp", "/workspace"]}, step

@@ -60,9 +60,9 @@ class Space:
             "steps.evaluation.args.num_generations=4",
             "steps.evaluation.args.max_new_tokens=8",
         ]
-        document = run_values.compose(
-            profile, settings=[*common, *settings], name=name, inputs=["training_data/sample/argilla_export.jsonl"]
-        )
+        # As a setting, not as --input, which would win over a test's own.
+        common.append("steps.ingest.args.input=training_data/sample/argilla_export.jsonl")
+        document = run_values.compose(profile, settings=[*common, *settings], name=name)
         path = self.values_folder / f"{name}.yaml"
         path.write_text(run_values.to_yaml(document))
         return path

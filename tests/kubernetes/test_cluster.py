@@ -153,7 +153,7 @@ def delete_pod_at(space: Space, run: str, step: str, training_step: int) -> None
     mark = b'"step":%d' % training_step
     until(lambda: metrics.exists() and mark in metrics.read_bytes(), 600, 0.05)
     pod = space.pods(f"app.kubernetes.io/instance={run},aios-alignment/step={step}")[-1]["metadata"]["name"]
-    kubectl("-n", space.namespace, "delete", "pod", pod, "--wait=false")
+    space.api.delete(space.api.path("pods", pod))  # at once: kubectl takes a second to start
 
 
 @pytest.mark.parametrize("steps", [("rm",), ("rm", "dpo")], ids=["rm", "to-the-verdict"])

@@ -70,8 +70,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-train-") as name:
         rows = ingested(options.export, Path(name))
         for case in options.cases:
-            data = published(rows, case, Path(name) / case)
             for kind in options.kinds:
+                data = published(rows, kind, case, options.steps, Path(name) / case / kind)
                 results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
                 for repetition in range(options.repetitions or CASES[case].repetitions):
                     # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
@@ -90,13 +90,15 @@ def ingested(export: str | Path, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def published(rows: list[dict[str, Any]], case: str, folder: Path) -> Path:
-    """Publish the pairs of a case as ingestion does."""
+def published(rows: list[dict[str, Any]], kind: str, case: str, steps: int, folder: Path) -> Path:
+    """Publish the pairs that the steps need and a few to evaluate on: tuned TRL asks its reference about all."""
     from tests.tiny import publish_rows
 
     rows = long_rows(rows, characters=4500) if case == "1024" else rows
     held_out = max(4, min(EVAL_PAIRS, len(rows) // 4))
-    return publish_rows(folder, {"train": rows[held_out:], "eval": rows[:held_out], "test": rows[:1]})
+    train = rows[held_out : held_out + steps * CASES[case].batch_size[kind]]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return publish_rows(folder, {"train": train, "eval": rows[:held_out], "test": rows[:1]})
 
 
 def long_rows(rows: list[dict[str, Any]], characters: int) -> list[dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.errors import BadConfig
+from jobs.contract.errors import BadConfig, EnvironmentUnfit
 from jobs.ingest.texts import Text, characters
 
 CHARS_PER_TOKEN = 4
@@ -31,8 +32,14 @@ def find_tokenizer(name: str) -> Path:
     """Return the tokenizer.json of a model's folder, or of a hub id that was fetched before; nothing is downloaded.
 
     Raises:
+        EnvironmentUnfit: the libraries that read tokenizers are not installed, as in the image of this step.
         BadConfig: there is none under this name.
     """
+    if missing := [package for package in ("tokenizers", "huggingface_hub") if not importlib.util.find_spec(package)]:
+        raise EnvironmentUnfit(
+            f"--tokenizer needs the package '{missing[0]}', which is not installed",
+            next_step="run `pip install 'aios-alignment[train]'`, or leave --tokenizer out for approximate lengths",
+        )
     path = Path(name)
     for candidate in (path, path / "tokenizer.json", path / "tokenizer" / "tokenizer.json"):
         if candidate.is_file():

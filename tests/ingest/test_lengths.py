@@ -64,3 +64,14 @@ def test_file_that_is_no_tokenizer_is_refused(aios: Aios, tmp_path: Path) -> Non
     command = ("data", "argilla-export", "--input", path, "--output", "out", "--tokenizer", tmp_path)
     assert aios(*command) == 64
     assert aios(*command, "--workers", "2") == 64
+
+
+def test_without_the_libraries_the_remedy_is_told(
+    aios: Aios, tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The image of this step has no tokenizer library: exit 78, the package is named, nothing is written."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    path = write_lines(tmp_path / "x.jsonl", make_rows(3))
+    assert aios("data", "argilla-export", "--input", path, "--output", "out", "--tokenizer", tokenizer) == 78
+    assert "'tokenizers'" in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -158,6 +158,8 @@ def test_a_folder_that_a_live_run_uses_is_not_written_by_another(cli: Cli) -> No
 
 def test_ctrl_c_detaches(cli: Cli) -> None:
     """Ctrl-C on a follower leaves the run alone and says how to come back."""
+    # A shell starts what is in the background with Ctrl-C ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = cli.start("jobs", "submit", "--name", "r", *FETCH, *ONLY_FETCH, "--follow")
     step = pause_step(cli, "r", "fetch-model")
     time.sleep(0.7)

@@ -87,6 +87,6 @@ def _annotators(report: dict[str, Any], axes: Any) -> bool:
         axes.barh([user[:8] for user in shown], counts, left=left, color=color, label=status)
         left = [a + b for a, b in zip(left, counts, strict=True)]
     axes.invert_yaxis()
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
     axes.set_title(f"Answers of {len(people)} annotators" + (", the 20 busiest" if len(people) > 20 else ""))
     return True

@@ -17,7 +17,7 @@ import psutil
 from filelock import FileLock
 
 from jobs.contract.errors import BadConfig
-from jobs.contract.files import remove_tree, write_json
+from jobs.contract.files import make_folder, remove_tree, write_json
 from jobs.contract.lock import process_started
 from k8s.conductor import Phase
 from k8s.machine.driver import request_stop
@@ -39,7 +39,7 @@ def submit(values: Values, *, profile: str, root: Path = RUNS) -> Run:
         FolderBusy: another live run uses a folder that this one would write.
     """
     name = values["run"]["name"]
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     with FileLock(root / ".submit.lock", timeout=30):
         run = Run(root / name)
         if run.folder.exists():

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from jobs.contract.files import sha256_json, write_atomic
+from jobs.contract.files import make_folder, sha256_json, write_atomic
 from jobs.contract.log import LOG
 from jobs.training.encode import EncodedPair, EncodedSplit, PairEncoder, encode_split
 
@@ -31,7 +31,7 @@ def encoded_split(encoder: PairEncoder, rows: list[dict[str, Any]], *, write: bo
         return found
     split = encode_split(encoder, rows)
     if write:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomic(path, _to_parquet(split))
     return split
 

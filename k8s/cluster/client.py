@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from jobs.contract.errors import AiosError, NotAuthorised, ServiceDown
+from jobs.contract.errors import AiosError, EnvironmentUnfit, NotAuthorised, ServiceDown
 from k8s.cluster.config import Connection
 
 Object = dict[str, Any]
@@ -197,6 +197,28 @@ def down(connection: Connection, exc: Exception) -> ServiceDown:
     return ServiceDown(
         f"the Kubernetes API at {connection.server} does not answer ({exc})",
         next_step="check `kubectl cluster-info` and the network",
+    )
+
+
+def namespace_exists(api: Api) -> bool | None:
+    """Tell whether our namespace exists, None where we may not know."""
+    try:
+        api.get(f"/api/v1/namespaces/{api.namespace}")
+    except NotAuthorised:
+        return None
+    except ApiError as exc:
+        if exc.status == 404:
+            return False
+        raise
+    return True
+
+
+def no_namespace(api: Api) -> EnvironmentUnfit:
+    """Return the error for a namespace that does not exist: lists of it are empty, and say nothing."""
+    return EnvironmentUnfit(
+        f"the namespace {api.namespace} does not exist",
+        next_step=f"kubectl create namespace {api.namespace}, then helm install platform charts/platform"
+        f" -n {api.namespace}",
     )
 
 

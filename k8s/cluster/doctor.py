@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from jobs.contract.errors import AiosError, NotAuthorised
+from jobs.contract.errors import AiosError
 from k8s import helm
 from k8s.cluster import probe
-from k8s.cluster.client import Api, ApiError, find
+from k8s.cluster.client import Api, find, namespace_exists, no_namespace
 from k8s.cluster.images import images
 from k8s.cluster.placement import claim, placement, quantity
 from k8s.cluster.rehearsal import rehearse
@@ -40,15 +40,13 @@ def quick(api: Api, values: Values) -> Iterator[Finding]:
     """Yield what can be said without starting anything: `submit` asks this much."""
     try:
         yield from _server(api)
-        namespace = _namespace(api)
+        exists = namespace_exists(api)
     except AiosError as exc:
         yield problem(exc.found, exc.next_step or "correct the kubeconfig or its context")
         return
-    if namespace is False:
-        yield problem(
-            f"the namespace {api.namespace} does not exist",
-            f"kubectl create namespace {api.namespace}, then helm install platform charts/platform -n {api.namespace}",
-        )
+    if exists is False:
+        missing = no_namespace(api)
+        yield problem(missing.found, missing.next_step)
         return
     rights = list(_rights(api))
     yield from rights
@@ -59,10 +57,12 @@ def quick(api: Api, values: Values) -> Iterator[Finding]:
 
 
 def for_submission(api: Api, values: Values) -> list[Finding]:
-    """Return what keeps a run from starting, and as warnings what only nodes that are yet to come can change."""
+    """Return what keeps a run from starting, and as warnings what may change by itself: pools of nodes grow when a pod
+    waits, and a node tells of images that were just loaded up to some minutes late.
+    """
     found = [finding for finding in quick(api, values) if finding.level == "problem"]
-    nodes_may_come = {finding.what for finding in _tried(placement, api, values)} if found else set()
-    return [replace(finding, level="warning") if finding.what in nodes_may_come else finding for finding in found]
+    late = [*_tried(placement, api, values), *_tried(images, api, values)] if found else []
+    return [replace(finding, level="warning") if finding in late else finding for finding in found]
 
 
 def _tried(check: Check, api: Api, values: Values) -> Iterator[Finding]:
@@ -82,19 +82,6 @@ def _server(api: Api) -> Iterator[Finding]:
     match = re.match(r"v?(\d+)\.(\d+)", client)
     old = match is not None and (int(match[1]), int(match[2])) < OLDEST_HELM
     yield problem(f"helm {client}", "install helm 3.17 or newer, see helm.sh") if old else ok(f"helm {client}")
-
-
-def _namespace(api: Api) -> bool | None:
-    """Tell whether our namespace exists, None where we may not know."""
-    try:
-        api.get(f"/api/v1/namespaces/{api.namespace}")
-    except NotAuthorised:
-        return None
-    except ApiError as exc:
-        if exc.status == 404:
-            return False
-        raise
-    return True
 
 
 def _rights(api: Api) -> Iterator[Finding]:

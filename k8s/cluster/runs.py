@@ -12,7 +12,7 @@ from typing import Any
 from jobs.contract.errors import AiosError, BadConfig, NotAuthorised
 from k8s import helm
 from k8s.cluster import names
-from k8s.cluster.client import Api, ApiError, Object, find
+from k8s.cluster.client import Api, ApiError, Object, find, namespace_exists, no_namespace
 from k8s.cluster.conduct import Observed, needs_of, observe
 from k8s.cluster.mirror import Mirror
 from k8s.conductor import Phase, StepState, decide
@@ -169,14 +169,30 @@ def _stopped(job: Object | None) -> bool:
 # What people ask for
 def submit(api: Api, values: Values) -> str:
     """Install a run; nothing of it depends on this process afterwards."""
+    release = values["run"]["name"]
     refuse_shared_folders(api, values)
-    return helm.install(values["run"]["name"], values, context=api.connection.context, namespace=api.namespace)
+    try:
+        return helm.install(release, values, context=api.connection.context, namespace=api.namespace)
+    except BadConfig as exc:
+        if exc.next_step.startswith("`aios jobs resume") and not releases(api, release):
+            raise BadConfig(
+                f"the installation of {release} was cut short before",
+                next_step=f"helm -n {api.namespace} uninstall {release}, then submit it again",
+            ) from exc
+        raise
 
 
 def releases(api: Api, run: str | None = None) -> list[Object]:
-    """Return the status objects of a run's releases, or of all runs'."""
+    """Return the status objects of a run's releases, or of all runs'.
+
+    Raises:
+        EnvironmentUnfit: there is no such namespace.
+    """
     selector = f"{names.KIND}=status" + (f",{names.RUN}={run}" if run else "")
-    return list(api.get(api.path("configmaps"), labelSelector=selector)["items"])
+    found = list(api.get(api.path("configmaps"), labelSelector=selector)["items"])
+    if not found and namespace_exists(api) is False:
+        raise no_namespace(api)
+    return found
 
 
 def newest_release(api: Api, run: str | None) -> str:

@@ -43,6 +43,6 @@ class LoggedMetrics(MetricsFile):
             if said != self._said:
                 self._said = said
                 self._reset()
-                self._parse([orjson.dumps(row) for row in rows(said)])
+                self._take(b"\n".join(orjson.dumps(row) for row in rows(said)))
                 self.version += 1
             return self.version

@@ -62,7 +62,10 @@ kind-demo: setup  ## The demo on the kind cluster, from the sample to the verdic
 	mkdir -p build/workspace/training_data/sample
 	cp training_data/sample/argilla_export.jsonl build/workspace/training_data/sample/
 	$(HELM) install demo charts/run --namespace aios -f charts/run/demo-values.yaml
-	kubectl -n aios wait --for=condition=Complete job/demo-conductor --timeout=3600s
+	until kubectl -n aios get job demo-conductor -o jsonpath='{.status.conditions[*].type}' | grep -Eq 'Complete|Failed'; \
+	  do sleep 2; done
+	kubectl -n aios get configmap demo-status -o jsonpath='{.data.state\.json}'
+	kubectl -n aios wait --for=condition=Complete job/demo-conductor --timeout=5s
 	cat build/workspace/artifacts/evaluation/demo/report.md
 
 kind-down:  ## Delete the kind cluster; build/workspace keeps the results

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from jobs.contract.files import remove_tree, write_json
+from jobs.contract.files import make_folder, remove_tree, write_json
 from jobs.contract.lock import process_alive, process_started
 from jobs.contract.places import check_place
 
@@ -57,7 +57,7 @@ def claim(
     one of two supervisors that want the same number gets it, and nobody ever sees an attempt without a status.
     """
     check_place(step_folder)
-    step_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(step_folder)
     draft = step_folder / f".attempt-{uuid.uuid4().hex}"
     draft.mkdir()
     try:

@@ -23,7 +23,7 @@ import psutil
 from filelock import FileLock
 
 from jobs.contract.errors import FolderBusy
-from jobs.contract.files import write_atomic
+from jobs.contract.files import make_folder, write_atomic
 from jobs.contract.places import check_folder
 
 HEARTBEAT_S = 10.0
@@ -96,7 +96,7 @@ class FolderLock:
 
     def __enter__(self) -> Self:
         check_folder(self.folder)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         with self._guard:
             holder = read_owner(self.path)
             if holder is not None and holder.alive():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from jobs.contract.files import make_folder
 from jobs.contract.redact import redact
 from jobs.contract.resources import resource
 
@@ -31,7 +32,7 @@ class _Redacting(logging.Formatter):
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Append everything to a file while the block runs, the traceback of an error that leaves it included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(), LOG]

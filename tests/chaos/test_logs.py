@@ -62,9 +62,8 @@ def test_every_line_comes_once_over_cuts_and_rotations(
     finally:
         proxy.close()
     numbers = [int(words[1]) for words in found if words and words[0] == "line"]
-    print(
-        f"\nAIOS_CHAOS_SEED={SEED}: {proxy.disconnects} disconnects, {LINES * (WIDTH + 12) / 1e6:.0f} MB of log, {len(numbers)} lines shown"
-    )
+    size = f"{LINES * (WIDTH + 12) / 1e6:.0f} MB of log"
+    print(f"\nAIOS_CHAOS_SEED={SEED}: {proxy.disconnects} disconnects, {size}, {len(numbers)} lines shown")
     assert proxy.disconnects >= 50
     assert numbers == list(range(LINES))
     assert len(found) == LINES

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +19,9 @@ import psutil
 
 from jobs.contract.attempts import RESULT, STDOUT, STOP, Attempt, claim, new_status
 from jobs.contract.errors import BadConfig, ExitCode, from_os_error
+from jobs.contract.files import write_atomic
 from jobs.contract.lock import process_started
+from jobs.contract.redact import guard_output, redact, redact_bytes, secret_values
 from jobs.supervisor.memory import out_of_memory, peak_bytes
 from jobs.supervisor.outcome import Outcome, judge, read_results
 from jobs.supervisor.record import lineage, record_run
@@ -30,6 +33,7 @@ _WINDOWS = os.name == "nt"
 
 def main(arguments: Sequence[str]) -> int:
     """Run one attempt of one step and return its exit code."""
+    guard_output()
     try:
         return _run(list(arguments[1:] if arguments[:1] == ["--"] else arguments))
     except BadConfig as exc:
@@ -168,10 +172,12 @@ class Supervisor:
     def _finish(self, outcome: Outcome, returncode: int, echo: threading.Thread) -> int:
         self._done.set()
         echo.join(timeout=5)
+        with contextlib.suppress(OSError):
+            scrub(self.attempt.folder / STDOUT)
         final: dict[str, Any] = {
             "state": outcome.state,
             "exit_code": outcome.exit_code,
-            "message": outcome.message,
+            "message": redact(outcome.message),
             "manifest_sha256": outcome.manifest_sha256,
         }
         if outcome.exit_code == 0:
@@ -181,19 +187,25 @@ class Supervisor:
             self.attempt.update(finished_at=time.time(), **final)
         more = {"attempt": self.attempt.number, "attempt_id": self.attempt.status["attempt_id"]}
         if outcome.exit_code != 0:
-            more["log"] = _last_lines(self.attempt.folder / STDOUT)
+            more["log"] = redact(_last_lines(self.attempt.folder / STDOUT))
+        outcome = replace(outcome, message=redact(outcome.message))
         write_termination_message(outcome.termination_message(**more))
         return outcome.exit_code
 
     def _echo(self, log: Path) -> None:
         """Copy the log to our own output, for `kubectl logs`; a thread, since a stalled reader may block it."""
+        rest, secret = b"", bool(secret_values())
         with contextlib.suppress(OSError, ValueError), log.open("rb") as file:
             while True:
                 last = self._done.is_set()
                 while chunk := file.read(1 << 16):
-                    sys.stdout.buffer.write(chunk)
+                    # Our output hides secrets: whole lines, so that none is cut in two and missed.
+                    whole, rest = _whole_lines(rest + chunk) if secret else (chunk, b"")
+                    sys.stdout.buffer.write(whole)
                     sys.stdout.buffer.flush()
                 if last:
+                    sys.stdout.buffer.write(rest)
+                    sys.stdout.buffer.flush()
                     return
                 time.sleep(_TICK_S)
 
@@ -231,6 +243,19 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
+
+
+def _whole_lines(content: bytes) -> tuple[bytes, bytes]:
+    """Return the whole lines, and the rest; a line that never ends is let go at 64 KB."""
+    end = content.rfind(b"\n") + 1
+    return (content, b"") if len(content) - end > 1 << 16 else (content[:end], content[end:])
+
+
+def scrub(log: Path) -> None:
+    """Take secrets out of a finished log: what the step itself prints hides them, native code beneath it may not."""
+    values = secret_values()
+    if values and any(value.encode() in log.read_bytes() for value in values):
+        write_atomic(log, redact_bytes(log.read_bytes(), values))
 
 
 def _started(pid: int) -> float | None:

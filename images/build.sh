@@ -39,11 +39,20 @@ build() {  # build TARGET TAG [FLAG...]
 }
 
 # The layers of packages, named by what they are made from: built once, whatever happens to our code.
-recipe=$( (cat images/locks/*.txt; sed -n '/^# --- Build/,/^# --- Images/p' images/Containerfile | sed '/AS build-code/,/^# ---/d'; \
-  echo "$BASE ${BUILD_BASE:-} ${TORCH:-}") | sha256sum | cut -c1-12)
+stage() { awk -v name="$1" '/^FROM /{on = $NF == name} on' images/Containerfile; }
+recipe() {  # recipe LAYER: everything that decides what is in it, the layers below included
+  case $1 in
+    base) stage build; stage layer-base; echo "$BASE ${BUILD_BASE:-}"; return ;;
+    launcher) recipe base ;;
+    train) recipe data; echo "${TORCH:-}" ;;
+    gui) recipe launcher; cat k8s/tools.py ;;
+    *) recipe launcher ;;
+  esac
+  stage "build-$1"; stage "layer-$1"; cat "images/locks/$1.txt"
+}
 layers=()
 for layer in launcher gui data train; do
-  tag=$REGISTRY/layer-$layer:$recipe
+  tag=$REGISTRY/layer-$layer:$(recipe "$layer" | sha256sum | cut -c1-12)
   buildah inspect --type image "$tag" >/dev/null 2>&1 || build "layer-$layer" "$tag"
   layers+=(--build-arg "LAYER_${layer^^}=$tag")
 done

@@ -1,6 +1,7 @@
 // docker buildx bake -f images/docker-bake.hcl [cpu|cuda]: all images, their shared layers built once.
 variable "REGISTRY" { default = "localhost/aios-alignment" }
 variable "VERSION" { default = "0.1.0" }
+variable "REVISION" { default = "unknown" }   // REVISION=$(git rev-parse HEAD)
 variable "BASE" { default = "docker.io/library/python:3.11-slim-bookworm" }
 
 group "default" { targets = ["cpu"] }
@@ -13,7 +14,7 @@ target "cpu" {
   target = image
   tags = ["${REGISTRY}/${image}:${VERSION}-cpu"]
   platforms = ["linux/amd64"]
-  args = { BASE = BASE, VERSION = VERSION, TORCH = "torch==2.13.0+cpu" }
+  args = { BASE = BASE, VERSION = VERSION, REVISION = REVISION, TORCH = "torch==2.13.0+cpu" }
 }
 
 target "cuda" {
@@ -24,5 +25,5 @@ target "cuda" {
   target = image
   tags = ["${REGISTRY}/${image}:${VERSION}-cuda"]
   platforms = ["linux/amd64"]
-  args = { BASE = BASE, VERSION = VERSION, TORCH = "torch==2.13.0", TORCH_LINKS = "https://download.pytorch.org/whl/cu130/torch/" }
+  args = { BASE = BASE, VERSION = VERSION, REVISION = REVISION, TORCH = "torch==2.13.0", TORCH_LINKS = "https://download.pytorch.org/whl/cu130/torch/" }
 }

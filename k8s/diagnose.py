@@ -64,6 +64,9 @@ def diagnose(
         return _remembered(given_up)
     ranked = sorted(pods, key=lambda pod: (pod.get("metadata", {}).get("creationTimestamp") or "", name_of(pod)))
     found = _of_pods(job, ranked, events, nodes, claims, now)
+    if (_verdict(job) or {}).get("reason") == "DeadlineExceeded":
+        late = _job_alone(job, ranked, recorded)
+        return late.told(evidence=found.evidence, pod=found.pod, node=found.node) if late and found else late
     if found is None or (found.code in ("INTERRUPTED_SAVED", "USER_DELETED") and _has_failed(job)):
         alone = _job_alone(job, ranked, recorded)
         found = alone if alone is not None else found

@@ -186,7 +186,7 @@ def quantity(text: object) -> float | None:
     match = re.fullmatch(r"([0-9.]+)(?:e([0-9]+))?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?", str(text).strip())
     if match is None:
         return None
-    return float(match[1]) * 10 ** int(match[2] or 0) * _UNITS[match[3] or ""]
+    return float(match[1]) * 10.0 ** int(match[2] or 0) * float(_UNITS[match[3] or ""])
 
 
 def more_memory(text: object, factor: float = 1.5) -> str:

@@ -17,12 +17,14 @@ from typing import Any
 
 from jobs.contract.files import write_json
 from jobs.contract.lock import process_alive
+from jobs.contract.redact import redact
 
 
 def report_result(**result: Any) -> None:
     """Write the outcome for the supervisor; without one (a person runs the command) do nothing."""
     path = os.environ.get("AIOS_RESULT_FILE")
     if path:
+        result = {key: redact(value) if isinstance(value, str) else value for key, value in result.items()}
         rank = os.environ.get("RANK", "0")
         write_json(Path(path if rank == "0" else f"{path}.rank-{rank}"), result)
 

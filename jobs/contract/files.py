@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ def fsync_path(path: Path) -> None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace `path` by `content`: written beside it, fsynced, renamed over it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:  # exclusive: a link planted under this name is not followed
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -70,6 +73,24 @@ def sha256_file(path: Path) -> str:
 def sha256_json(document: Any) -> str:
     """Return the SHA-256 of a JSON document, independent of key order."""
     return hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Whoever may write the folder that was there may write the new ones.
+
+    A workspace is shared: by a person and the pods' uid 10001, by a panel that root runs and the person. With the
+    process's own umask alone, who came first would lock the others out of `artifacts/runs`.
+    """
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(absent):
+        folder.mkdir(exist_ok=True)
+        above = folder.parent.stat()
+        if os.name == "nt" or above.st_mode & stat.S_ISVTX:  # as in /tmp: open to all, and meant to be kept apart
+            continue
+        with contextlib.suppress(PermissionError):  # another one made it a moment ago
+            if os.geteuid() == 0:
+                os.chown(folder, above.st_uid, above.st_gid)
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | above.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def remove_tree(path: Path) -> None:

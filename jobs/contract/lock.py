@@ -23,7 +23,8 @@ import psutil
 from filelock import FileLock
 
 from jobs.contract.errors import FolderBusy
-from jobs.contract.files import write_atomic
+from jobs.contract.files import make_folder, write_atomic
+from jobs.contract.places import check_folder
 
 HEARTBEAT_S = 10.0
 STALE_AFTER_S = 90.0
@@ -75,6 +76,7 @@ class FolderLock:
 
     Raises:
         FolderBusy: another live process holds it.
+        BadConfig: the folder, or a link in it, leads out of the workspace.
     """
 
     def __init__(self, folder: Path, *, attempt: str) -> None:
@@ -93,7 +95,8 @@ class FolderLock:
         )
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_folder(self.folder)
+        make_folder(self.path.parent)
         with self._guard:
             holder = read_owner(self.path)
             if holder is not None and holder.alive():

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from jobs.contract.errors import AiosError, BadConfig, UpstreamMissing
-from jobs.contract.files import fsync_path, remove_tree, replace, write_atomic
+from jobs.contract.files import fsync_path, make_folder, remove_tree, replace, write_atomic
 from jobs.contract.lock import FolderLock
 from jobs.contract.manifest import (
     MANIFEST_NAME,
@@ -70,7 +70,7 @@ def staging(folder: Path, lock: FolderLock) -> Iterator[Path]:
     """Yield an empty folder beside `folder`, on the same file system; gone at the end unless published."""
     path = folder.with_name(f".{folder.name}.staging-{lock.owner.token[:12]}")
     _sweep_staging(folder)
-    path.mkdir(parents=True)
+    make_folder(path)
     try:
         yield path
     finally:

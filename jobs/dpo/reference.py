@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from jobs.contract.files import sha256_json, write_atomic
+from jobs.contract.files import make_folder, sha256_json, write_atomic
 from jobs.contract.log import LOG
 from jobs.training.encode import EncodedPair
 from jobs.training.interrupt import StopFlag
@@ -63,7 +63,7 @@ def reference_logps(
             for index, value in part.items():
                 sums[index] = value
         if world.first:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_atomic(path, orjson.dumps({"sums": sums}))
         if any(world.collect(bool(stop))):
             stop.raised = True

@@ -8,18 +8,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any
 
 import psutil
 
 from jobs.contract.attempts import RESULT, STDOUT, STOP, Attempt, claim, new_status
 from jobs.contract.errors import BadConfig, ExitCode, from_os_error
 from jobs.contract.lock import process_started
+from jobs.contract.redact import guard_output, redact
+from jobs.supervisor.log import StepLog
 from jobs.supervisor.memory import Memory
 from jobs.supervisor.outcome import Outcome, judge, read_results
 from jobs.supervisor.progress import Watchdog
@@ -34,6 +36,7 @@ _WINDOWS = os.name == "nt"
 
 def main(arguments: Sequence[str]) -> int:
     """Run one attempt of one step and return its exit code."""
+    guard_output()
     try:
         return _run(list(arguments[1:] if arguments[:1] == ["--"] else arguments))
     except BadConfig as exc:
@@ -87,7 +90,6 @@ class Supervisor:
         self.stop_requests = 0
         self._stop_seen = 0
         self._stopped_at = 0.0
-        self._done = threading.Event()
         output = attempt.status["output"]
         self.output = Path(output) if output else None
         self.memory = Memory()
@@ -110,9 +112,8 @@ class Supervisor:
                 start_new_session=not _WINDOWS,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
-        reader = log.open("rb")  # held open: whoever rotates the file by renaming it takes nothing away from us
-        echo = threading.Thread(target=self._echo, args=(reader,), daemon=True)
-        echo.start()
+        self.output_log = StepLog(log)
+        self.output_log.start()
         with contextlib.suppress(OSError):
             self.attempt.update(state="running", pid=child.pid, started=_started(child.pid))
             self.attempt.event("started", pid=child.pid, command=list(command))
@@ -128,7 +129,7 @@ class Supervisor:
             hung=self._ended_as_hung,
             grow=bool(os.environ.get("AIOS_GROW_MEMORY")),
         )
-        return self._finish(outcome, returncode, echo, reader)
+        return self._finish(outcome, returncode)
 
     def _environment(self) -> dict[str, str]:
         supervisor = self.attempt.status["supervisor"]
@@ -198,14 +199,13 @@ class Supervisor:
         if self.stop_requests >= 2:
             _kill_group(child)
 
-    def _finish(self, outcome: Outcome, returncode: int, echo: threading.Thread, log: BinaryIO) -> int:
-        self._done.set()
-        echo.join(timeout=5)
+    def _finish(self, outcome: Outcome, returncode: int) -> int:
+        self.output_log.finish()
         memory = self.memory.figures()
         final: dict[str, Any] = {
             "state": outcome.state,
             "exit_code": outcome.exit_code,
-            "message": outcome.message,
+            "message": redact(outcome.message),
             "manifest_sha256": outcome.manifest_sha256,
         } | ({"cause": outcome.cause} if outcome.cause else {})
         if outcome.exit_code == 0:
@@ -217,39 +217,10 @@ class Supervisor:
         if memory:
             more["memory"] = memory
         if outcome.exit_code != 0:
-            more["log"] = _last_lines(log)
+            more["log"] = redact(self.output_log.tail())
+        outcome = replace(outcome, message=redact(outcome.message))
         write_termination_message(outcome.termination_message(**more))
         return outcome.exit_code
-
-    def _echo(self, log: BinaryIO) -> None:
-        """Copy the log to our own output, for `kubectl logs`; a thread, since a stalled reader may block it.
-
-        Read by position, since the end of the log is read through the same file. A log that was cut off by a rotation
-        (copytruncate) is read from its new start; the step appends, so it goes on there, too.
-        """
-        position = 0
-        with contextlib.suppress(OSError, ValueError):
-            while True:
-                last = self._done.is_set()
-                if os.fstat(log.fileno()).st_size < position:
-                    position = 0
-                while chunk := _read_at(log, position):
-                    position += len(chunk)
-                    sys.stdout.buffer.write(chunk)
-                    sys.stdout.buffer.flush()
-                if last:
-                    return
-                time.sleep(_TICK_S)
-
-
-_READING = threading.Lock()
-
-
-def _read_at(file: BinaryIO, position: int, size: int = 1 << 16) -> bytes:
-    """Read from a place of a file that two threads share; os.pread is not there on Windows."""
-    with _READING:
-        file.seek(position)
-        return file.read(size)
 
 
 def real_command(command: Sequence[str]) -> list[str]:
@@ -291,12 +262,3 @@ def _started(pid: int) -> float | None:
     with contextlib.suppress(psutil.Error):
         return process_started(pid)
     return None
-
-
-def _last_lines(log: BinaryIO, limit: int = 1800) -> str:
-    """Return the end of the log, whole lines, for the termination message."""
-    with contextlib.suppress(OSError):
-        size = os.fstat(log.fileno()).st_size
-        text = _read_at(log, max(0, size - limit), limit).decode(errors="replace")
-        return text if size <= limit else text.partition("\n")[2]
-    return ""

@@ -11,7 +11,7 @@ from jobs.config.fields import identity
 from jobs.config.training import TrainingConfig
 from jobs.contract.child import report_result
 from jobs.contract.errors import BadConfig
-from jobs.contract.files import write_json
+from jobs.contract.files import make_folder, write_json
 from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG
 from jobs.contract.manifest import Manifest
@@ -44,7 +44,7 @@ def claim(config: TrainingConfig, inputs: dict[str, str], lock: FolderLock) -> t
 
 def _prepare(folder: Path, lock: FolderLock, config: TrainingConfig, current: dict[str, Any]) -> None:
     """Make the folder ready: what another configuration left unfinished in it is not mixed with this one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     marker = folder / UNFINISHED
     earlier = orjson.loads(marker.read_bytes()) if marker.exists() else None
     finished = (folder / "_SUCCESS.json").exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from jobs.contract.files import sha256_json, write_atomic
+from jobs.contract.files import make_folder, sha256_json, write_atomic
 from jobs.contract.log import LOG
 from jobs.training.encode import EncodedPair, EncodedSplit, PairEncoder, encode_split
 
@@ -19,18 +19,19 @@ _COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "truncated")
 
 
 def encoded_split(encoder: PairEncoder, rows: list[dict[str, Any]], *, write: bool) -> EncodedSplit:
-    """Return what `encode_split` returns, from the cache where it is there; `write` puts it there else.
+    """Return what `encode_split` returns, from the cache where it is there.
 
-    The key is a hash of the rows, the tokenizer with its template and the library's version, length and truncation.
+    With `write`, for the first of several processes, it is put there else, and a hit is told. The key is a hash of the rows, the tokenizer with its template and the library's version, length and truncation.
     """
     path = CACHE / f"{_key(encoder, rows)}.parquet"
     found = _read(path)
     if found is not None:
-        LOG.info("%d rows were tokenized before: %s", found.read, path)
+        if write:
+            LOG.info("%d rows were tokenized before: %s", found.read, path)
         return found
     split = encode_split(encoder, rows)
     if write:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomic(path, _to_parquet(split))
     return split
 

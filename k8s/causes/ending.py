@@ -82,7 +82,8 @@ def zombie(scene: Scene) -> Diagnosis | None:
     return Diagnosis(
         code="ZOMBIE_TERMINATING", node=node,
         summary=f"the pod {name} should be gone for {late}; its node {node} {state}",
-        detail="no replacement comes before it is gone: two pods must never write one folder, so Kubernetes waits until the node says that this one has ended",
+        detail="no replacement comes before it is gone: two pods must never write one folder, so Kubernetes waits "
+        "until the node says that this one has ended",
         resolution=f"kubectl get node {node}; when that machine is surely off: kubectl delete pod {name}{space} "
         f"--grace-period=0 --force (or `aios jobs resume RUN --force`), or, where volumes hang on it too: "
         f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",

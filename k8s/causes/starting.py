@@ -121,7 +121,8 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
     (r"persistentvolumeclaim \"([^\"]+)\" not found", "the claim {0} does not exist",
      "helm install platform charts/platform, or correct workspace.claim"),
     (r"runAsNonRoot.*image will run as root|breaks non-root policy",
-     "the container would run as root, which the pod forbids", "set podSecurity.runAsUser, or build the image for another user"),
+     "the container would run as root, which the pod forbids",
+     "set podSecurity.runAsUser, or build the image for another user"),
     (r"non-numeric user \(([^)]*)\)", "the image's user {0} is a name, so nobody can tell that it is not root",
      "set podSecurity.runAsUser to its number"),
     (r"exec: \"([^\"]+)\": .*(?:not found|no such file)", "the image has no program {0}",
@@ -129,7 +130,8 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
     (r"exec: \"([^\"]+)\": permission denied", "the program {0} of the image may not be executed",
      "build the image with the file executable for uid 10001"),
     (r"no command specified", "the image says no command and the step none either", "correct steps.NAME.image"),
-    (r"(?:[rR]untime(?:Handler|Class)? ?|no runtime )(?:for )?\"([^\"]+)\"(?: is)?(?: not)?", "the node has no container runtime {0}",
+    (r"(?:[rR]untime(?:Handler|Class)? ?|no runtime )(?:for )?\"([^\"]+)\"(?: is)?(?: not)?",
+     "the node has no container runtime {0}",
      "correct steps.NAME.runtimeClassName, or install it on the nodes"),
 )  # fmt: skip
 
@@ -158,8 +160,9 @@ def _mounting(scene: Scene) -> Diagnosis | None:
     if re.search(r"Multi-Attach|already (exclusively )?attached|already used by", message):
         return Diagnosis(
             code="CONFIG", summary=f"its volume ({', '.join(claims)}) is still attached to another node",
-            detail=message, node=node, resolution="wait a minute after a step that ran elsewhere, six after a lost node; a "
-            "ReadWriteMany claim avoids it",
+            detail=message, node=node,
+            resolution="wait a minute after a step that ran elsewhere, six after a lost node; a ReadWriteMany claim "
+            " avoids it",
         )  # fmt: skip
     summary, advice = _explain(message, "")
     if summary.startswith("the container cannot be made"):
@@ -199,7 +202,7 @@ _CONSTRAINTS: tuple[tuple[str, str], ...] = (
     (r"untolerated taint\(?s?\)? \{([^}]*)\}", "they are tainted {0}"),
     (r"had untolerated taint", "they are tainted"),
     (r"didn't match Pod's node affinity|didn't match node selector", "their labels differ from selector or affinity"),
-    (r"volume node affinity conflict|PersistentVolume's node affinity", "the claim's volume is in another zone or node"),
+    (r"volume node affinity conflict|PersistentVolume's node affinity", "the claim's volume is in another zone"),
     (r"Too many pods", "they hold as many pods as they may"),
     (r"were unschedulable", "they are cordoned"),
     (r"exceed max volume count", "they hold as many volumes as they may"),
@@ -245,7 +248,7 @@ def _unseen(scene: Scene) -> Diagnosis | None:
 
 def _no_node(scene: Scene, message: str) -> Diagnosis:
     text = message.partition("preemption:")[0]
-    found = []
+    found: list[str] = []
     for pattern, words in _CONSTRAINTS:
         match = re.search(pattern, text)
         if match and not (words == "they are tainted" and any(f.startswith("they are tainted") for f in found)):

@@ -77,6 +77,8 @@ def _phase(job: Object, pods: list[Object]) -> Phase:
     if annotations.get(names.SKIPPED):
         return Phase.SKIPPED
     if spec.get("suspend"):
+        if annotations.get(names.STOPPED) and any(_writing(pod) for pod in pods):
+            return Phase.RUNNING  # it is still saving: stopped is what has ended
         handed_over = (job["metadata"].get("labels") or {}).get(names.KUEUE_LABEL)
         return Phase.RUNNING if handed_over and not annotations.get(names.STOPPED) else Phase.WAITING
     return Phase.RUNNING
@@ -84,6 +86,11 @@ def _phase(job: Object, pods: list[Object]) -> Phase:
 
 def _running(pod: Object) -> bool:
     return pod.get("status", {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+
+
+def _writing(pod: Object) -> bool:
+    """Tell whether a pod may still write, be it on its way out."""
+    return bool(pod.get("status", {}).get("phase") == "Running")
 
 
 def _proven(pods: list[Object]) -> bool:

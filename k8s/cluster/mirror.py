@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.contract.errors import AiosError
-from k8s.cluster.client import _TRANSPORT, Api, Expired, Object
+from k8s.cluster.client import TRANSPORT, Api, Expired, Object
 
 _LOG = logging.getLogger("aios")
 _REMEMBERED = 50
@@ -51,7 +51,7 @@ class Mirror:
                 pause = 0.1
             except Expired:
                 self._version = ""
-            except (*_TRANSPORT, ValueError) as exc:
+            except (*TRANSPORT, ValueError) as exc:
                 _LOG.debug("watch of %s broke (%s), looking again", self.path, exc)
                 time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
                 pause = min(pause * 2, 30.0)

@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs.contract.files import make_folder
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SESSION_S = 7 * 86400
 KEY_FILE = Path("artifacts/runs/.panel-key")
@@ -69,7 +71,7 @@ def make_access(host: str, port: int, token: str | None) -> Access:
 
 def stored_key(path: Path = KEY_FILE) -> bytes:
     """Return the key that signs sessions on a loopback address; made once, readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123

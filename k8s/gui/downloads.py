@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from jobs.contract.errors import AiosError
+from jobs.contract.files import make_folder
 from k8s.gui.files import UPLOADS, inside, safe_name
 from k8s.gui.settings import require_write
 
@@ -35,7 +36,7 @@ async def upload(request: Request) -> Response:
     except AiosError as exc:
         return PlainTextResponse(str(exc), 403)
     name = safe_name(unquote(request.headers.get("x-file-name", "export.jsonl")))
-    UPLOADS.mkdir(parents=True, exist_ok=True)
+    make_folder(UPLOADS)
     folder = inside(UPLOADS)
     # Two people may upload the same name in the same second.
     target = folder / f"{time.strftime('%m%d-%H%M%S')}-{secrets.token_hex(2)}-{name}"

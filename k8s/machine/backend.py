@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,10 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 
 from jobs.contract.errors import BadConfig
-from jobs.contract.files import remove_tree, write_json
+from jobs.contract.files import make_folder, remove_tree, write_json
+from jobs.contract.lock import process_started
 from k8s.conductor import Phase
 from k8s.machine.driver import request_stop
 from k8s.machine.observe import live, observe, view
@@ -36,7 +39,7 @@ def submit(values: Values, *, profile: str, root: Path = RUNS) -> Run:
         FolderBusy: another live run uses a folder that this one would write.
     """
     name = values["run"]["name"]
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     with FileLock(root / ".submit.lock", timeout=30):
         run = Run(root / name)
         if run.folder.exists():
@@ -56,9 +59,13 @@ def submit(values: Values, *, profile: str, root: Path = RUNS) -> Run:
 
 def start_conductor(run: Run) -> None:
     """Start a detached conductor; where one lives already it leaves again by itself."""
-    run.change_control(conductor_started_at=time.time())
+    run.change_control(conductor_started_at=time.time(), conductor=None)
     arguments = [sys.executable, "-m", "k8s.machine.driver", str(run.folder)]
-    detached(arguments, log=run.folder / "conductor.log", environment={})
+    process = detached(arguments, log=run.folder / "conductor.log", environment={})
+    started = 0.0
+    with contextlib.suppress(psutil.Error):  # it has ended already; its log says why
+        started = process_started(process.pid)
+    run.change_control(conductor={"pid": process.pid, "started": started})
 
 
 def stop(run: Run) -> RunView:

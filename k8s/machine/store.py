@@ -63,9 +63,18 @@ class Run:
         return bool(conductor) and process_alive(int(conductor["pid"]), float(conductor["started"]))
 
     def newborn(self) -> bool:
-        """Tell whether it was submitted or resumed a moment ago and its conductor is about to write its first state."""
-        started = float(self.control().get("conductor_started_at", 0.0))
-        return started > float(self.state().get("updated", 0.0)) and time.time() - started < 15
+        """Tell whether it was submitted or resumed and its conductor lives, but has not written its first state yet.
+
+        However long that takes: a machine under load needs half a minute to start a Python.
+        """
+        control = self.control()
+        started = float(control.get("conductor_started_at", 0.0))
+        if started <= float(self.state().get("updated", 0.0)):
+            return False
+        child = control.get("conductor")
+        if child is None:  # its pid is not written down yet; whoever was about to may have died
+            return time.time() - started < 15
+        return process_alive(int(child["pid"]), float(child["started"]))
 
 
 def _read(path: Path) -> dict[str, Any]:

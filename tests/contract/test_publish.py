@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.errors import BadConfig, BeingReplaced, FolderBusy, UpstreamMissing, from_os_error
+from jobs.contract.files import make_folder
 from jobs.contract.lock import FolderLock
 from jobs.contract.manifest import MANIFEST_NAME, Manifest, journal_path, read_manifest, verify
 from jobs.contract.publish import already_published, publish_into, publish_whole, recover, staging
@@ -127,6 +128,22 @@ def test_a_dead_owner_keeps_nothing(tmp_path: Path) -> None:
     child.stdout.close()
     with FolderLock(tmp_path / "out", attempt="late") as lock:
         lock.check()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permission bits and owners of POSIX")
+def test_folders_in_a_shared_workspace_stay_shared(tmp_path: Path) -> None:
+    """Where everybody may write, everybody may write into a new folder; root leaves it to the workspace's owner."""
+    private, shared = tmp_path / "private", tmp_path / "shared"
+    for workspace, mode in ((private, 0o755), (shared, 0o777)):
+        workspace.mkdir()
+        workspace.chmod(mode)
+        if os.geteuid() == 0:
+            os.chown(workspace, 10001, 10001)
+        make_folder(workspace / "artifacts" / "runs")
+        for folder in (workspace / "artifacts", workspace / "artifacts" / "runs"):
+            assert (folder.stat().st_mode & 0o777) == mode
+            assert folder.stat().st_uid == workspace.stat().st_uid
+    make_folder(shared / "artifacts" / "runs")  # once more, nothing changes
 
 
 def test_a_superseded_attempt_cannot_publish(tmp_path: Path) -> None:

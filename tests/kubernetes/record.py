@@ -4,7 +4,8 @@
 
 Needs a cluster that nobody minds (it makes namespaces `corpus-*`, a Node object without a machine, two priority
 classes, a RuntimeClass, a policy and a webhook for its own namespaces, and takes them away again), and the launcher's
-image on its node (AIOS_TEST_TAG). A registry that refuses is played by an HTTP server on this machine, which must be the node.
+image on its node (AIOS_TEST_TAG). A registry that refuses is played by an HTTP server on this machine,
+which must be the node.
 """
 
 from __future__ import annotations

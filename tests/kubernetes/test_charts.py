@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,9 @@ def all_renderings(folder: Path) -> dict[str, str]:
 
 
 def test_manifests_are_those_that_were_committed(tmp_path: Path) -> None:
-    """Every profile renders, byte for byte, to what is committed. AIOS_UPDATE_MANIFESTS=1 writes them anew."""
-    for name, text in all_renderings(tmp_path).items():
+    """Every profile renders, line for line, to what is committed. AIOS_UPDATE_MANIFESTS=1 writes them anew."""
+    for name, rendered in all_renderings(tmp_path).items():
+        text = re.sub(r"\n+---\n", "\n---\n", rendered)  # helm 4.1 and 4.2 leave more or fewer blank lines there
         path = MANIFESTS / f"{name}.yaml"
         if os.environ.get("AIOS_UPDATE_MANIFESTS"):
             path.write_text(text)

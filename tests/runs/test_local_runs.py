@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import psutil
 import pytest
 
 from jobs.contract.attempts import read_status
+from jobs.contract.lock import process_started
+from k8s.machine.store import Run
 from tests.runs.helpers import FETCH, ONLY_FETCH, Cli, make_source, until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops and kills with POSIX signals")
@@ -74,6 +78,18 @@ def test_a_run_outlives_its_conductor(cli: Cli) -> None:
     step.resume()
     cli("jobs", "status", "r", "--wait")
     assert cli.status("r")["steps"][0]["attempt"] == 1
+
+
+def test_a_conductor_that_is_slow_to_start_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """However long ago it was started: while its process lives and has written nothing, the run is not abandoned."""
+    run = Run(tmp_path)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    who = {"pid": child.pid, "started": process_started(child.pid)}
+    run.change_control(conductor_started_at=time.time() - 600, conductor=who)
+    assert run.newborn()
+    child.kill()
+    child.wait()
+    assert not run.newborn()
 
 
 def test_a_killed_supervisor_costs_an_attempt_but_nothing_runs_twice(cli: Cli) -> None:

@@ -62,7 +62,7 @@ spec:
         {{- if $step.hub }}
         aios-alignment/egress: internet
         {{- end }}
-      {{- $annotations := $step.podAnnotations | default dict }}
+      {{- $annotations := deepCopy ($step.podAnnotations | default dict) }}
       {{- if $step.keepOnNode }}
       # Autoscalers that tidy up nodes would throw away hours of training.
       {{- $annotations = merge $annotations (dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" "karpenter.sh/do-not-disrupt" "true") }}
@@ -113,7 +113,7 @@ spec:
       nodeSelector:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- $affinity := $step.affinity | default dict }}
+      {{- $affinity := deepCopy ($step.affinity | default dict) }}
       {{- with $step.gpuProducts }}
       {{- $term := dict "matchExpressions" (list (dict "key" "nvidia.com/gpu.product" "operator" "In" "values" .)) }}
       {{- $affinity = merge $affinity (dict "nodeAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" (list $term)))) }}

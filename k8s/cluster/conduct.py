@@ -25,7 +25,8 @@ from k8s.cluster.client import Api, ApiError, Object, find
 from k8s.cluster.config import connect
 from k8s.cluster.mirror import Mirror
 from k8s.conductor import Outcome, Phase, StepState, decide
-from k8s.diagnosis import Diagnosis, diagnose, is_true, seconds, terminated, termination_message
+from k8s.diagnose import Diagnosis, diagnose
+from k8s.objects import is_true, seconds, terminated, termination_message
 
 _LOG = logging.getLogger("aios")
 _IDLE_S = 10.0

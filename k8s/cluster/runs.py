@@ -16,7 +16,7 @@ from k8s.cluster.client import Api, ApiError, Object, find, namespace_exists, no
 from k8s.cluster.conduct import Observed, needs_of, observe
 from k8s.cluster.mirror import Mirror
 from k8s.conductor import Phase, StepState, decide
-from k8s.diagnosis import is_true, seconds
+from k8s.objects import is_true, seconds
 from k8s.steps import STEPS
 from k8s.values import Values, read_yaml
 from k8s.view import RunView, StepView

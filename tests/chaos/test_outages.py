@@ -83,10 +83,12 @@ def test_a_kubelet_that_stops_is_named_and_its_return_ends_well(space: Space) ->
     pod = space.pods("app.kubernetes.io/instance=silent,aios-alignment/step=rm")[0]
     with stopped("kubelet"):
         until(lambda: not ready(space.api, pod["spec"]["nodeName"]), 120, 1)
+        found = until(lambda: space.state("silent")["steps"]["rm"].get("diagnosis"), 60, 1)
+        print(f"\n{found['code']}: {found['summary']}; {found.get('resolution', '')}")
+        assert found["code"] == "NODE_LOST"
+        # The kubelet is silent, the container is not: the training ends, and nobody hears of it yet.
         status = read_status(space.folder / "artifacts/runs/silent/steps/rm/attempt-1")
         assert status["state"] in ("running", "succeeded")
-        found = space.state("silent")["steps"]["rm"].get("diagnosis") or {}
-        print(f"\n{found.get('code', 'no diagnosis')}: {found.get('summary', '')}; {found.get('resolution', '')}")
     until(lambda: ready(space.api, pod["spec"]["nodeName"]), 120, 1)
     assert space.wait("silent", 900) == "succeeded"
     assert result(output) == result(space.folder / "artifacts/rm/calm")

@@ -50,7 +50,7 @@ up() {
     # Only pods that ask for it come here.
     printf 'registerWithTaints: [{key: aios-alignment/second, effect: NoSchedule}]\n'; } > "$HERE/kubelet.yaml"
   start containerd containerd --config "$HERE/containerd.toml"
-  await 20 test -S "$SOCKET"
+  await 20 ctr -a "$SOCKET" version
   for image in localhost/pause:1 "$@"; do
     ctr -a "$SOCKET" -n k8s.io images ls -q | grep -qx "$image" && continue
     # Through a file: through a pipe `ctr` was seen to end before its last block.

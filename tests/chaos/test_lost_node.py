@@ -58,7 +58,9 @@ def space(tmp_path: Path) -> Iterator[Space]:
 def lose(name: str) -> None:
     """End everything of the node at once: the kubelet, the runtime, the containers."""
     for daemon in ("kubelet", "containerd"):
-        psutil.Process(int((STATE / name / f"{daemon}.pid").read_text())).send_signal(signal.SIGKILL)
+        file = STATE / name / f"{daemon}.pid"
+        psutil.Process(int(file.read_text())).send_signal(signal.SIGKILL)
+        file.unlink()
     for cgroup in Path("/sys/fs/cgroup").rglob(f"{name}/**/cgroup.procs"):
         for pid in cgroup.read_text().split():
             with contextlib.suppress(ProcessLookupError):

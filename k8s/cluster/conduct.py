@@ -82,7 +82,8 @@ def _phase(job: Object, pods: list[Object]) -> Phase:
 
 
 def _running(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+    over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return not over and not pod["metadata"].get("deletionTimestamp")
 
 
 def _proven(pods: list[Object]) -> bool:
@@ -148,7 +149,12 @@ class Conductor:
         job_name = f"{self.release}-{name}"
         job = jobs.get(job_name)
         mine = [p for p in pods.values() if (p["metadata"].get("labels") or {}).get("job-name") == job_name]
-        seen = observe(job, mine, self.status.get("steps", {}).get(name, {}).get("phase", ""))
+        recorded = self.status.get("steps", {}).get(name, {}).get("phase", "")
+        seen = observe(job, mine, recorded)
+        if seen.phase is Phase.SUCCEEDED and not mine and recorded != "succeeded":
+            # Is its pod gone, or has the watch of pods not come to it yet? It may have proven nothing: ask, this once.
+            fresh = self.api.get(self.api.path("pods"), labelSelector=f"job-name={job_name}")
+            seen = observe(job, list(fresh["items"]), recorded)
         if job is not None:
             self._missing_since.pop(name, None)
         elif seen.phase is Phase.WAITING:
@@ -212,7 +218,8 @@ class Conductor:
         word = outcome.value if outcome else "running"
         self.status = {"release": self.release, "phase": word, "stopped": stopped, "steps": views}
         text = json.dumps(self.status, indent=1)
-        if text != self._written:
+        # The last word is written whatever we wrote before: a conductor on a lost node may have written after us.
+        if text != self._written or outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
             stamp = json.dumps(self.status | {"updated": time.time()}, indent=1)
             self.api.patch(self.api.path("configmaps", names.status(self.release)), {"data": {"state.json": stamp}})
             self._written = text

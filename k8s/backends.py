@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from k8s.values import Values
 from k8s.view import RunView
+
+if TYPE_CHECKING:
+    from k8s.cluster.runs import Picture
 
 
 class Backend(Protocol):
@@ -97,6 +100,8 @@ class Cluster:
         from k8s.cluster.config import connect
 
         self.api = Api(connect(context, namespace))
+        self.shared: Picture | None = None
+        """Set by who keeps a picture of all runs anyway; else each question watches the run that it is about."""
 
     def submit(self, values: Values, profile: str) -> str:
         """`helm install` the run."""
@@ -107,12 +112,14 @@ class Cluster:
 
     def runs(self) -> list[RunView]:
         """Return the newest release of each run."""
-        from k8s.cluster.runs import Picture
+        from k8s.cluster import runs
 
-        picture = Picture(self.api).start()
+        if not runs.releases(self.api):
+            return []
+        picture = self._picture(None)
         views: dict[str, RunView] = {}
         for status in picture.releases():
-            view = picture.view(status["metadata"]["name"].removesuffix("-status"))
+            view = picture.view(release_of(status))
             views.setdefault(view.name, view)
         return list(views.values())
 
@@ -125,17 +132,26 @@ class Cluster:
         status = find(self.api, "configmaps", names.status(release)) or {}
         return str(status.get("metadata", {}).get("labels", {}).get(names.RUN, release))
 
+    def installed(self, name: str) -> bool:
+        """Tell whether the namespace has a release of a run."""
+        from k8s.cluster import runs
+
+        return bool(runs.releases(self.api, name))
+
     def look(self, name: str) -> Callable[[], RunView]:
         """Watch the run's objects; looking reads what the watches brought. A successor (RUN-r2) is followed."""
-        from k8s.cluster.runs import Picture
+        return self._looking(self._picture(name), name)
 
-        picture = Picture(self.api, name).start()
+    def _looking(self, picture: Picture, name: str) -> Callable[[], RunView]:
+        from k8s.cluster.progress import Tails
+
+        tails = Tails(self.api)
 
         def now() -> RunView:
-            releases = picture.releases()
+            releases = picture.releases(name)
             if not releases:
                 return RunView(name=name, phase="abandoned", profile="kubernetes", message="it was uninstalled")
-            return picture.view(releases[0]["metadata"]["name"].removesuffix("-status"))
+            return tails.added_to(picture.view(release_of(releases[0])))
 
         return now
 
@@ -145,12 +161,18 @@ class Cluster:
 
     def logs(self, name: str, steps: list[str], *, follow: bool) -> Iterator[tuple[str, int, str]]:
         """Read pods' logs, and the last lines of pods that are gone."""
-        from k8s.cluster import conduct, logs, runs
+        from k8s.cluster import logs
 
-        look = self.look(name)
-        release = runs.newest_release(self.api, name)
-        status = conduct.read_status(self.api, release)
-        return logs.stream(self.api, release, steps, follow=follow, ended=lambda: look().ended, status=status)
+        picture = self._picture(name)
+
+        def newest() -> str:
+            return release_of(next(iter(picture.releases(name)), {}))
+
+        def ended() -> bool:
+            release = newest()
+            return not release or picture.view(release).ended
+
+        return logs.stream(picture, newest, steps, follow=follow, ended=ended)
 
     def stop(self, name: str) -> RunView:
         """Mark and suspend its Jobs."""
@@ -169,3 +191,20 @@ class Cluster:
         if before.phase != "succeeded":
             runs.resume(self.api, runs.newest_release(self.api, name))
         return self.look(name)()
+
+    def restore(self, name: str, place: Values) -> RunView:
+        """Install a run again whose release is gone, from what it left on the claim that `place` names."""
+        from k8s.cluster import files, runs
+
+        runs.submit(self.api, files.recorded_values(self.api, place, name))
+        return self.look(name)()
+
+    def _picture(self, name: str | None) -> Picture:
+        from k8s.cluster.runs import Picture
+
+        return self.shared or Picture(self.api, name).start()
+
+
+def release_of(status: Mapping[str, Any]) -> str:
+    """Return the release that a status object belongs to."""
+    return str(status.get("metadata", {}).get("name", "")).removesuffix("-status")

@@ -13,7 +13,7 @@ import click
 import orjson
 from rich.console import Console
 
-from jobs.contract.errors import BadConfig, ExitCode
+from jobs.contract.errors import BadConfig, EnvironmentUnfit, ExitCode, ServiceDown
 from k8s import lineage
 from k8s import values as run_values
 from k8s.backends import Backend, Cluster, Local
@@ -64,10 +64,21 @@ def jobs() -> None:
 @jobs.command()
 @_composition
 @click.option("--follow", "-f", is_flag=True, help="Stay and watch; Ctrl-C detaches, the run goes on")
-@click.option("--dry-run", is_flag=True, help="Check everything, print the values, start nothing")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check everything, in a cluster by its API server too, print the values, start nothing",
+)
+@click.option("--unchecked", is_flag=True, help="Start it whatever `aios jobs doctor` would say of the cluster")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON")
 def submit(
-    follow: bool, dry_run: bool, as_json: bool, namespace: str | None, context: str | None, **composition: Any
+    follow: bool,
+    dry_run: bool,
+    unchecked: bool,
+    as_json: bool,
+    namespace: str | None,
+    context: str | None,
+    **composition: Any,
 ) -> int:
     """Start a run of the pipeline.
 
@@ -76,15 +87,15 @@ def submit(
       aios jobs submit --input training_data/sample/export.jsonl --name demo --follow
     """
     values = _compose(**composition)
-    place = _backend(values["backend"], namespace, context)
     if dry_run:
-        if isinstance(place, Cluster):
-            from k8s.cluster import runs
-
-            runs.submit(place.api, values, dry_run=True)  # the API server checks every object
+        if values["backend"] != "local":
+            _rehearse(values, namespace, context)
         click.echo(run_values.to_yaml(values), nl=False)
         return 0
+    place = _backend(values["backend"], namespace, context)
     if isinstance(place, Cluster):
+        if not unchecked:
+            _examine(place, values)
         values = _upload_inputs(place, values)
     name = place.submit(values, composition["profile"])
     click.echo(f"Started run {name} ({', '.join(run_values.enabled_steps(values))})", err=True)
@@ -166,8 +177,9 @@ def status(name: str | None, watch: bool, wait: bool, as_json: bool, **where: An
 
 @jobs.command(name="lineage")
 @_RUN
+@_place
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
-def lineage_command(name: str | None, as_json: bool) -> int:
+def lineage_command(name: str | None, as_json: bool, **where: Any) -> int:
     """Show what a run's results were made from, and which link no longer matches the disk (exit 66).
 
     \b
@@ -176,6 +188,8 @@ def lineage_command(name: str | None, as_json: bool) -> int:
     """
     from k8s.machine import store
 
+    if isinstance(_chosen(**where), Cluster):
+        return _lineage_there(name, as_json, **where)
     document = store.find(name).document()
     found = lineage.links(document)
     if as_json:
@@ -241,8 +255,11 @@ def resume(name: str | None, follow: bool, **where: Any) -> int:
       aios jobs resume demo --follow
     """
     place = _chosen(**where)
-    found = place.find(name)
-    view = place.resume(found)
+    if isinstance(place, Cluster) and name and not place.installed(name):
+        found, view = name, place.restore(name, _claim_of(**where)[1])
+    else:
+        found = place.find(name)
+        view = place.resume(found)
     click.echo(f"Run {found} is {view.phase}", err=True)
     return _follow(place, found, _come_back(found, **where)) if follow else 0
 
@@ -313,6 +330,44 @@ def download(source: str, target: Path, **where: Any) -> None:
     place, values = _claim_of(**where)
     came = files.download(place.api, values, source, target, _progress)
     click.echo(f"{came} files fetched to {target}" if came else f"{target} is up to date", err=True)
+
+
+def _rehearse(values: run_values.Values, namespace: str | None, context: str | None) -> None:
+    """Let the API server try every object; where none answers, at least helm renders them."""
+    from k8s import helm
+
+    try:
+        place = Cluster(context, namespace)
+        place.api.get("/version")
+    except (EnvironmentUnfit, ServiceDown) as exc:
+        helm.template(values["run"]["name"], values)
+        click.echo(f"Checked on this machine only: {exc}", err=True)
+        return
+    _examine(place, values)
+
+
+def _examine(place: Cluster, values: run_values.Values) -> None:
+    """Refuse a run that could not work, before anything is sent or made."""
+    from k8s.cluster import doctor as cluster_doctor
+
+    found = cluster_doctor.for_submission(place.api, values)
+    for finding in found:
+        if finding.level == "warning":
+            click.echo(f"Warning: {finding.what}; {finding.remedy}", err=True)
+    problems = [finding for finding in found if finding.level == "problem"]
+    if problems:
+        more = f" (and {len(problems) - 1} more, see `aios jobs doctor`)" if len(problems) > 1 else ""
+        raise EnvironmentUnfit(problems[0].what + more, next_step=problems[0].remedy)
+
+
+def _lineage_there(name: str | None, as_json: bool, **where: Any) -> int:
+    """Let a pod that mounts the claim check the links: the results are there, not here."""
+    from k8s.cluster import files
+
+    place, values = _claim_of(**where)
+    code, said = files.lineage(place.api, values, name or place.find(None), as_json=as_json)
+    click.echo(said, nl=False, err=code not in (0, int(ExitCode.UPSTREAM)))
+    return code
 
 
 def _upload_inputs(place: Cluster, values: run_values.Values) -> run_values.Values:

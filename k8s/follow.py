@@ -1,4 +1,4 @@
-"""Watching a run until it ends: a live table on a terminal, a line for each change elsewhere."""
+"""Watching a run until it ends: a live table with the end of the log on a terminal, else a line for each change."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 from k8s.show import headline, plain, steps_table
 from k8s.view import RunView
 
-_TICK_S = 0.5
+_TICK_S = 0.25
+_LINES = 8
 _PLAIN_PROGRESS_S = 30.0
 
 
@@ -28,7 +30,8 @@ def _live(look: Callable[[], RunView], console: Console) -> RunView:
     view = look()
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(Group(headline(view), steps_table(view)), refresh=True)
+            lines = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for s in view.steps for line in s.lines]
+            live.update(Group(headline(view), steps_table(view), *lines[-_LINES:]), refresh=True)
             if view.ended:
                 return view
             time.sleep(_TICK_S)

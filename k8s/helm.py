@@ -47,30 +47,29 @@ def version() -> str:
     return run(["version", "--short"]).split("+")[0].strip()
 
 
-def install(release: str, values: Values, *, context: str, namespace: str, dry_run: bool = False) -> str:
-    """Install a run; with `dry_run` let the API server check every object, and make none."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "values.yaml"
-        path.write_text(to_yaml(values), encoding="utf-8")
-        arguments = ["install", release, str(chart_folder()), "--values", str(path)]
-        arguments += ["--dry-run=server"] if dry_run else []
-        try:
-            return run(arguments, context=context, namespace=namespace)
-        except AiosError as exc:
-            if "cannot re-use a name" in str(exc):
-                raise BadConfig(
-                    f"a run named {release} exists in {namespace}",
-                    next_step=f"`aios jobs resume {release}`, or choose another --name",
-                ) from exc
-            raise
+def install(release: str, values: Values, *, context: str, namespace: str) -> str:
+    """Install a run."""
+    try:
+        return _with_values("install", release, values, context=context, namespace=namespace)
+    except AiosError as exc:
+        if "cannot re-use a name" in str(exc) or "cannot reuse a name" in str(exc):
+            raise BadConfig(
+                f"a run named {release} exists in {namespace}",
+                next_step=f"`aios jobs resume {release}`, or choose another --name",
+            ) from exc
+        raise
 
 
-def template(release: str, values: Values) -> str:
+def template(release: str, values: Values, *, namespace: str = "") -> str:
     """Return the objects of a run as YAML; no cluster is asked."""
+    return _with_values("template", release, values, namespace=namespace)
+
+
+def _with_values(verb: str, release: str, values: Values, *, context: str = "", namespace: str = "") -> str:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "values.yaml"
         path.write_text(to_yaml(values), encoding="utf-8")
-        return run(["template", release, str(chart_folder()), "--values", str(path)])
+        return run([verb, release, str(chart_folder()), "--values", str(path)], context=context, namespace=namespace)
 
 
 def uninstall(release: str, *, context: str, namespace: str) -> None:

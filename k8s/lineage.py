@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.contract.attempts import attempt_numbers, read_status
 from jobs.contract.errors import AiosError
 from jobs.contract.manifest import Manifest, read_manifest, verify
 
@@ -42,12 +43,22 @@ class Link:
 
 def links(document: Mapping[str, Any], root: Path = Path()) -> list[Link]:
     """Return the links of a run, in the order of its steps; `document` is run.json, `root` the workspace."""
-    recorded: dict[str, dict[str, Any]] = dict(document.get("lineage") or {})
+    recorded: dict[str, dict[str, Any]] = dict(document.get("lineage") or {}) or _of_attempts(document, root)
     made_by = {entry["content_sha256"]: step for step, entry in recorded.items() if entry.get("content_sha256")}
     models = _folders(root / "artifacts" / "base")
     order: list[str] = [step for step in ("ingest", "rm", "dpo", "evaluation") if step in recorded]
     order += [step for step in recorded if step not in order]
     return [_link(step, recorded[step], made_by, models, root) for step in order]
+
+
+def _of_attempts(document: Mapping[str, Any], root: Path) -> dict[str, dict[str, Any]]:
+    """Return what the newest attempt of each step that made something recorded; in a cluster nobody gathers it."""
+    recorded: dict[str, dict[str, Any]] = {}
+    for folder in sorted((root / "artifacts" / "runs" / str(document.get("name")) / "steps").glob("*")):
+        for number in attempt_numbers(folder):
+            made = read_status(folder / f"attempt-{number}").get("lineage")
+            recorded |= {folder.name: made} if made else {}
+    return recorded
 
 
 def _link(step: str, entry: dict[str, Any], made_by: dict[str, str], models: dict[str, str], root: Path) -> Link:

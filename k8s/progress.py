@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ SHOWN = {
     "remaining_s": ("remaining_s",),
 }
 """Shown as -> keys of docs/metrics.md, the preferred one first."""
+_LOGGED = re.compile(r"\b(?:rm|dpo) step (\d+)/(\d+)\s+(.*)")
+_PAIR = re.compile(r"\b([a-z_]+) (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?=\s|$)")
 
 
 def read_progress(path: Path) -> dict[str, Any]:
@@ -54,3 +57,13 @@ def progress(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         if isinstance(value, int | float):
             shown[name] = value
     return shown
+
+
+def logged(line: str) -> dict[str, Any] | None:
+    """Return the metrics that a line of a trainer's log tells of; None for any other line."""
+    match = _LOGGED.search(line)
+    numbers = {key: float(value) for key, value in _PAIR.findall(match[3])} if match else {}
+    if match is None or not numbers:
+        return None
+    kind = "eval" if any(key.startswith("eval_") for key in numbers) else "train"
+    return {"kind": kind, "step": int(match[1]), "max_steps": int(match[2]), **numbers}

@@ -59,13 +59,15 @@ def remaining_text(step: StepView) -> str:
 def steps_table(view: RunView) -> Table:
     """Return the table of a run's steps."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("STEP", "STATE", "ATTEMPT", "DURATION", "PROGRESS", "LEFT"):
+    nodes = any(step.node for step in view.steps)
+    for title in ("STEP", "STATE", "ATTEMPT", *(("NODE",) if nodes else ()), "DURATION", "PROGRESS", "LEFT"):
         table.add_column(title, no_wrap=title != "PROGRESS")
     for step in view.steps:
         table.add_row(
             step.name,
             Text(step.state, style=_COLORS[step.phase]),
             str(step.attempt or ""),
+            *((step.node,) if nodes else ()),
             duration(took(step)),
             progress_text(step),
             remaining_text(step),

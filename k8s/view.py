@@ -23,9 +23,13 @@ class StepView:
     started_at: float | None = None
     finished_at: float | None = None
     node: str = ""
+    pod: str = ""
+    """In a cluster, the pod of the newest attempt."""
     progress: dict[str, Any] = field(default_factory=dict)
     """From metrics.jsonl: step, max_steps, loss, accuracy, margin, remaining_s; only what is known."""
     manifest_sha256: str | None = None
+    lines: tuple[str, ...] = ()
+    """The end of its log while it runs, for the eye; not part of the JSON, which would change with every line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,4 +61,7 @@ class RunView:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `--json` prints."""
-        return asdict(self) | {"ended": self.ended, "exit_code": self.exit_code if self.ended else None}
+        document = asdict(self) | {"ended": self.ended, "exit_code": self.exit_code if self.ended else None}
+        for step in document["steps"]:
+            del step["lines"]
+        return document

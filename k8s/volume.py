@@ -5,6 +5,9 @@ python -m k8s.volume size PATH            bytes of PATH that an interrupted uplo
 python -m k8s.volume put PATH OFFSET      appends stdin to PATH's part file from OFFSET on
 python -m k8s.volume commit PATH SHA256   checks the part file and renames it to PATH
 python -m k8s.volume get PATH OFFSET      writes PATH from OFFSET on to stdout
+python -m k8s.volume text PATH            the file's text, nothing where there is none
+python -m k8s.volume space                JSON: free and total bytes, whether we may write, who owns the folder
+python -m k8s.volume reach URL [VAR=X..]  ok, or why the URL does not answer
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import json
 import os
 import shutil
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 _CHUNK = 1 << 20
@@ -80,6 +85,33 @@ def get(path: str, offset: int) -> None:
     sys.stdout.buffer.flush()
 
 
+def space() -> dict[str, object]:
+    """Return what the file system under the workspace has left, and whether it takes a file, renamed, from us."""
+    usage, root = shutil.disk_usage("."), Path().stat()
+    probe, writable = Path(f".probe-{os.getpid()}"), True
+    try:
+        probe.write_bytes(b"probe")
+        probe.replace(probe.with_suffix(".done"))
+        probe.with_suffix(".done").unlink()
+    except OSError:
+        writable = False
+    about = {"uid": os.getuid() if hasattr(os, "getuid") else -1, "owner": root.st_uid, "mode": oct(root.st_mode)[-3:]}
+    return {"free": usage.free, "total": usage.total, "writable": writable, **about}
+
+
+def reach(url: str, *settings: str) -> str:
+    """Ask a URL for its head; any answer of a server will do."""
+    os.environ.update((name, value) for name, _, value in (setting.partition("=") for setting in settings))
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  the caller gives https
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return f"ok {answer.status}"
+    except urllib.error.HTTPError as exc:
+        return f"ok {exc.code}"
+    except (OSError, ValueError) as exc:
+        return f"{url}: {exc}"
+
+
 def main(arguments: list[str]) -> int:
     """Run one of the commands above."""
     match arguments:
@@ -94,6 +126,13 @@ def main(arguments: list[str]) -> int:
             commit(path, sha256)
         case ["get", path, offset]:
             get(path, int(offset))
+        case ["text", path]:
+            file = _inside(path)
+            sys.stdout.write(file.read_text(encoding="utf-8") if file.is_file() else "")
+        case ["space"]:
+            sys.stdout.write(json.dumps(space()))
+        case ["reach", url, *settings]:
+            sys.stdout.write(reach(url, *settings))
         case _:
             sys.stderr.write(__doc__ or "")
             return 2

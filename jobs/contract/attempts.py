@@ -19,6 +19,7 @@ import orjson
 
 from jobs.contract.files import make_folder, remove_tree, write_json
 from jobs.contract.lock import process_alive, process_started
+from jobs.contract.places import check_place
 
 STATUS = "status.json"
 EVENTS = "events.jsonl"
@@ -55,6 +56,7 @@ def claim(
     The folder is filled beside its place and renamed into it. A rename onto a folder that holds something fails, so
     one of two supervisors that want the same number gets it, and nobody ever sees an attempt without a status.
     """
+    check_place(step_folder)
     make_folder(step_folder)
     draft = step_folder / f".attempt-{uuid.uuid4().hex}"
     draft.mkdir()

@@ -28,8 +28,9 @@ def fsync_path(path: Path) -> None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace `path` by `content`: written beside it, fsynced, renamed over it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:  # exclusive: a link planted under this name is not followed
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

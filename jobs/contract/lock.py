@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from jobs.contract.errors import FolderBusy
 from jobs.contract.files import make_folder, write_atomic
+from jobs.contract.places import check_folder
 
 HEARTBEAT_S = 10.0
 STALE_AFTER_S = 90.0
@@ -75,6 +76,7 @@ class FolderLock:
 
     Raises:
         FolderBusy: another live process holds it.
+        BadConfig: the folder, or a link in it, leads out of the workspace.
     """
 
     def __init__(self, folder: Path, *, attempt: str) -> None:
@@ -93,6 +95,7 @@ class FolderLock:
         )
 
     def __enter__(self) -> Self:
+        check_folder(self.folder)
         make_folder(self.path.parent)
         with self._guard:
             holder = read_owner(self.path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from jobs.contract.files import make_folder
+from jobs.contract.redact import redact
 from jobs.contract.resources import resource
 
 LOG = logging.getLogger("aios")
@@ -21,12 +22,19 @@ def set_up_logging() -> None:
     logging.config.dictConfig(yaml.safe_load(resource("config/logging.yaml").read_text(encoding="utf-8")))
 
 
+class _Redacting(logging.Formatter):
+    """Formats without secrets, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Append everything to a file while the block runs, the traceback of an error that leaves it included."""
     make_folder(path.parent)
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(), LOG]
     logging.captureWarnings(True)
     for logger in loggers:

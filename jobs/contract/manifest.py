@@ -17,6 +17,7 @@ import orjson
 
 from jobs.contract.errors import BeingReplaced, UpstreamMissing
 from jobs.contract.files import sha256_file, sha256_json, to_json
+from jobs.contract.places import check_place
 
 MANIFEST_NAME = "_SUCCESS.json"
 NOT_FINAL = frozenset({"metrics.jsonl", "training.log", "checkpoints", "logs", "tmp", "wandb"})
@@ -83,9 +84,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Return the manifest of a folder; None where there is none.
 
     Raises:
-        UpstreamMissing: the file is there but is not a manifest.
+        UpstreamMissing: the file is there but is not a manifest, or it leads out of the workspace.
     """
     path = folder / MANIFEST_NAME
+    check_place(path, UpstreamMissing)
     try:
         raw = orjson.loads(path.read_bytes())
         files = [FileEntry(**entry) for entry in raw.pop("files")]

@@ -249,7 +249,7 @@ def _loads(folder: Path) -> str:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        AutoConfig.from_pretrained(folder)
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
         AutoTokenizer.from_pretrained(folder)
         AutoTokenizer.from_pretrained(folder / "tokenizer")
     except (OSError, ValueError) as exc:

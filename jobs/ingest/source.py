@@ -17,6 +17,7 @@ from typing import IO, Any
 import orjson
 
 from jobs.contract.errors import BadData
+from jobs.contract.places import check_place
 from jobs.ingest.streams import open_stream, read_some
 
 CHUNK_BYTES = 4 << 20
@@ -67,7 +68,7 @@ def find_inputs(patterns: tuple[str, ...]) -> list[Path]:
     """Expand globs and dataset folders into data files, in the order given.
 
     Raises:
-        BadData: a pattern matches nothing.
+        BadData: a pattern matches nothing, or leads out of the workspace by a link.
     """
     paths: list[Path] = []
     for pattern in patterns:
@@ -81,6 +82,8 @@ def find_inputs(patterns: tuple[str, ...]) -> list[Path]:
         if not found:
             raise BadData(f"no data file at {pattern}", needed="an Argilla export", next_step="check --input")
         paths += [p for p in found if p not in paths]
+    for path in paths:
+        check_place(path, BadData)
     return paths
 
 

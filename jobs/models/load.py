@@ -11,18 +11,19 @@ from jobs.contract.errors import BadConfig, UpstreamMissing
 from jobs.contract.files import sha256_file, sha256_json
 from jobs.contract.log import LOG
 from jobs.contract.manifest import read_manifest, verify
+from jobs.contract.places import check_folder
 from jobs.models import hub
 
 _PAD_LIKE = re.compile(r"(^|[^a-z])(pad|reserved|unused)", re.IGNORECASE)
 NEW_PAD_TOKEN = "<|pad|>"  # noqa: S105 - a vocabulary entry
-_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def model_source(model: str) -> str:
     """Return what `from_pretrained` shall be given, after checking a folder before any heavy import.
 
     Raises:
-        UpstreamMissing: the folder is unfinished, or holds no model.
+        UpstreamMissing: the folder is unfinished, holds no model or pickled weights, or leads out of the workspace.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -33,11 +34,19 @@ def model_source(model: str) -> str:
                 next_step="check the path, or run `aios hrm-hf fetch-model` first",
             )
         return model
+    check_folder(folder, UpstreamMissing)
     if read_manifest(folder) is not None:
         verify(folder, content=False)
     elif (folder / "checkpoints").is_dir() or folder.with_name(f".{folder.name}.lock").exists():
         raise UpstreamMissing(f"{folder} is an unfinished training", next_step="resume it, or name another model")
-    if not (folder / "config.json").is_file() or not any(any(folder.glob(p)) for p in _WEIGHTS):
+    weights = any(folder.glob("*.safetensors"))
+    pickled = sorted({path.name for pattern in _PICKLED for path in folder.glob(pattern)} - {"training_args.bin"})
+    if pickled and (not weights or "adapter_model.bin" in pickled):
+        raise UpstreamMissing(
+            f"{folder} holds its weights as {pickled[0]}, a pickle that can run code", needed="*.safetensors",
+            next_step="convert it with save_pretrained where you trust it",
+        )  # fmt: skip
+    if not (folder / "config.json").is_file() or not weights:
         raise UpstreamMissing(f"{folder} holds no model", needed="config.json and weights", next_step="check the path")
     return model
 
@@ -133,13 +142,14 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
 
 
 def _from_pretrained(auto: Any, model: str, **kwargs: Any) -> Any:
-    """Call `from_pretrained` and turn what goes wrong into one line."""
+    """Call `from_pretrained` and turn what goes wrong into one line; code that comes with a model is never run."""
     source = model_source(model)
     local = Path(source).is_dir()
     if not local and not hub.in_cache(source):
         hub.resolve(source)
     try:
-        return auto.from_pretrained(source, local_files_only=not local and hub.in_cache(source), **kwargs)
+        only_local = not local and hub.in_cache(source)
+        return auto.from_pretrained(source, local_files_only=only_local, trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as exc:
         if local:
             raise UpstreamMissing(f"{source} cannot be loaded ({exc})", next_step="fetch or train it again") from exc

@@ -10,9 +10,8 @@ from typing import Any
 
 from jobs.config.training import TrainingConfig
 from jobs.training.encode import EncodedSplit
-from jobs.training.fast import takes_half
+from jobs.training.fast import takes_half, takes_packed
 from jobs.training.hardware import torch_dtype
-from jobs.training.memory import pair_tokens
 
 WHOLE_MODEL = 1.9
 """A whole model takes longer than its layers one by one, whose activations stay in the caches: measured 1.9 and 2.0
@@ -93,7 +92,7 @@ def estimate_seconds(
 ) -> float:
     """Return the seconds of a training on one process: steps, evaluations, the reference pass, checkpoints, start."""
     batch: int = config.batch_size  # type: ignore[attr-defined]
-    train, held_out = _per_pair(encoded["train"]), _per_pair(encoded["eval"])
+    train, held_out = (_per_pair(encoded[name], packed=takes_packed(config)) for name in ("train", "eval"))
     pairs = batch * config.gradient_accumulation
     heads = step == "dpo"
 
@@ -113,11 +112,12 @@ def estimate_seconds(
     return START_S + total + (12 * checkpoints + 8) * parameters / WRITTEN_BYTES_PER_S
 
 
-def _per_pair(split: EncodedSplit) -> tuple[float, float]:
-    """Return a pair's mean tokens, and how many of them are scored."""
+def _per_pair(split: EncodedSplit, *, packed: bool) -> tuple[float, float]:
+    """Return a pair's mean tokens, the prompt once where rows are packed, and how many of them are scored."""
     pairs = max(1, len(split.pairs))
     answers = sum(len(p.chosen_ids) + len(p.rejected_ids) for p in split.pairs)
-    return sum(pair_tokens(split)) / pairs, answers / pairs
+    prompts = sum(len(p.prompt_ids) for p in split.pairs)
+    return (answers + prompts * (1 if packed else 2)) / pairs, answers / pairs
 
 
 def _layers(config: TrainingConfig, shape: Any, count: int, precision: str) -> Any:

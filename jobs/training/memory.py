@@ -146,7 +146,7 @@ def needed_memory(
 
     from jobs.training.fast import takes_half
 
-    shape = AutoConfig.from_pretrained(model).get_text_config()
+    shape = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
     longest = max(tokens for split in encoded.values() for tokens in pair_tokens(split))
     batch: int = config.batch_size  # type: ignore[attr-defined]
     return estimate(

@@ -79,7 +79,7 @@ def _time(
 
     from jobs.training.duration import estimate_seconds, measure
 
-    shape = AutoConfig.from_pretrained(model).get_text_config()
+    shape = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
     try:
         speed = measure(config, shape, parameters=parameters, precision=precision, tokens=pair_tokens(encoded["train"]))
     except Exception as exc:  # an architecture of its own kind: the plan is worth having without the time

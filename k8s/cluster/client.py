@@ -6,21 +6,23 @@ import contextlib
 import http.client
 import json
 import random
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from jobs.contract.errors import AiosError, NotAuthorised, ServiceDown
+from jobs.contract.errors import AiosError, EnvironmentUnfit, NotAuthorised, ServiceDown
 from k8s.cluster.config import Connection
 
 Object = dict[str, Any]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+_RBAC = "/apis/rbac.authorization.k8s.io/v1"
+_GROUPS = {"jobs": "/apis/batch/v1", "roles": _RBAC, "rolebindings": _RBAC}
 TIMEOUT_S = 30.0
-_TRANSPORT = (OSError, http.client.HTTPException, socket.timeout)
+TRANSPORT = (OSError, http.client.HTTPException)
+"""What a broken connection raises; it says nothing about the run."""
 
 
 class ApiError(AiosError):
@@ -49,7 +51,7 @@ class Api:
     def path(self, kind: str, name: str = "", *, namespace: str | None = None) -> str:
         """Return the path of a kind ("jobs", "pods"...) in our namespace, or of one object."""
         space = f"/namespaces/{namespace or self.namespace}"
-        group = {"jobs": "/apis/batch/v1"}.get(kind, "/api/v1")
+        group = _GROUPS.get(kind, "/api/v1")
         return f"{group}{space}/{kind}" + (f"/{name}" if name else "")
 
     # Requests
@@ -93,10 +95,10 @@ class Api:
             try:
                 response = self._send(method, url, content, content_type)
                 raw = response.read()
-            except _TRANSPORT as exc:
+            except TRANSPORT as exc:
                 self._drop()
                 if attempt == attempts:
-                    raise _down(self.connection, exc) from exc
+                    raise down(self.connection, exc) from exc
                 time.sleep(random.uniform(0.1, 0.4) * 2**attempt)  # noqa: S311  jitter
                 continue
             if response.status in (429, 500, 502, 503, 504) and attempt < attempts:
@@ -122,7 +124,11 @@ class Api:
             yield event
 
     def stream(self, path: str, *, read_timeout: float = TIMEOUT_S, **query: Any) -> Iterator[bytes]:
-        """Yield the lines of an answer as they come, on a connection of its own."""
+        """Yield the lines of an answer as they come, on a connection of its own.
+
+        The last line may lack its end: then the server ended the answer there. An answer that was cut raises instead
+        (`readline` would take a cut for the end, so chunks are read and parted here).
+        """
         connection = self._open(read_timeout)
         try:
             connection.request("GET", path + "?" + urlencode(query), headers=self._headers())
@@ -132,8 +138,12 @@ class Api:
                 raise Expired
             if response.status >= 400:
                 _answer(response.status, response.read(), "GET", path)
-            while line := response.readline():
-                yield line
+            rest = b""
+            while chunk := response.read1(1 << 16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line + b"\n" for line in lines)
+            if rest:
+                yield rest
         finally:
             connection.close()
 
@@ -182,10 +192,33 @@ def _answer(status: int, raw: bytes, method: str, path: str) -> Object:
     raise ApiError(status, str(document.get("reason", "")), message or f"{method} {path}")
 
 
-def _down(connection: Connection, exc: Exception) -> ServiceDown:
+def down(connection: Connection, exc: Exception) -> ServiceDown:
+    """Return the error for a server that does not answer."""
     return ServiceDown(
         f"the Kubernetes API at {connection.server} does not answer ({exc})",
         next_step="check `kubectl cluster-info` and the network",
+    )
+
+
+def namespace_exists(api: Api) -> bool | None:
+    """Tell whether our namespace exists, None where we may not know."""
+    try:
+        api.get(f"/api/v1/namespaces/{api.namespace}")
+    except NotAuthorised:
+        return None
+    except ApiError as exc:
+        if exc.status == 404:
+            return False
+        raise
+    return True
+
+
+def no_namespace(api: Api) -> EnvironmentUnfit:
+    """Return the error for a namespace that does not exist: lists of it are empty, and say nothing."""
+    return EnvironmentUnfit(
+        f"the namespace {api.namespace} does not exist",
+        next_step=f"kubectl create namespace {api.namespace}, then helm install platform charts/platform"
+        f" -n {api.namespace}",
     )
 
 

@@ -25,7 +25,8 @@ from k8s.cluster.client import Api, ApiError, Object, find
 from k8s.cluster.config import connect
 from k8s.cluster.mirror import Mirror
 from k8s.conductor import Outcome, Phase, StepState, decide
-from k8s.diagnosis import Diagnosis, diagnose, is_true, seconds, terminated, termination_message
+from k8s.diagnose import Diagnosis, diagnose
+from k8s.objects import is_true, seconds, terminated, termination_message
 
 _LOG = logging.getLogger("aios")
 _IDLE_S = 10.0
@@ -76,6 +77,8 @@ def _phase(job: Object, pods: list[Object]) -> Phase:
     if annotations.get(names.SKIPPED):
         return Phase.SKIPPED
     if spec.get("suspend"):
+        if annotations.get(names.STOPPED) and any(_writing(pod) for pod in pods):
+            return Phase.RUNNING  # it is still saving: stopped is what has ended
         handed_over = (job["metadata"].get("labels") or {}).get(names.KUEUE_LABEL)
         return Phase.RUNNING if handed_over and not annotations.get(names.STOPPED) else Phase.WAITING
     return Phase.RUNNING
@@ -84,6 +87,11 @@ def _phase(job: Object, pods: list[Object]) -> Phase:
 def _running(pod: Object) -> bool:
     over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
     return not over and not pod["metadata"].get("deletionTimestamp")
+
+
+def _writing(pod: Object) -> bool:
+    """Tell whether a pod may still write, be it on its way out."""
+    return bool(pod.get("status", {}).get("phase") == "Running")
 
 
 def _proven(pods: list[Object]) -> bool:

@@ -4,188 +4,109 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
 
-from jobs.contract.errors import AiosError, NotAuthorised
+from jobs.contract.errors import AiosError
 from k8s import helm
-from k8s.cluster.client import Api, ApiError, Object, find
+from k8s.cluster import probe
+from k8s.cluster.client import Api, find, namespace_exists, no_namespace
+from k8s.cluster.images import images
+from k8s.cluster.placement import claim, placement, quantity
+from k8s.cluster.rehearsal import rehearse
 from k8s.findings import Finding, ok, problem, warning
 from k8s.values import Values, enabled_steps
 
 OLDEST = (1, 34)
-_RIGHTS = (
-    ("batch", "jobs", "create"), ("", "configmaps", "create"), ("", "serviceaccounts", "create"),
-    ("", "secrets", "create"),
-    ("rbac.authorization.k8s.io", "roles", "create"), ("rbac.authorization.k8s.io", "rolebindings", "create"),
-    ("batch", "jobs", "patch"), ("", "pods", "list"), ("", "pods/log", "get"),
+OLDEST_HELM = (3, 17)
+_RBAC = "rbac.authorization.k8s.io"
+_TO_RUN = (
+    ("batch", "jobs", "create"), ("batch", "jobs", "patch"), ("", "configmaps", "create"), ("", "secrets", "create"),
+    ("", "serviceaccounts", "create"), (_RBAC, "roles", "create"), (_RBAC, "rolebindings", "create"),
+    ("batch", "jobs", "watch"), ("", "pods", "watch"), ("", "configmaps", "watch"), ("", "pods/log", "get"),
 )  # fmt: skip
+_TO_COPY = (("", "pods", "create"), ("", "pods", "delete"), ("", "pods/exec", "create"))
+Check = Callable[[Api, Values], Iterator[Finding]]
 
 
 def examine(api: Api, values: Values) -> Iterator[Finding]:
-    """Yield findings; stops early where nothing more can be asked."""
+    """Yield findings; stops early where nothing more can be asked. Starts a pod that looks at disk and hub."""
+    found = [*_tried(_helm, api, values), *quick(api, values)]
+    yield from found
+    if all(finding.level != "problem" for finding in found):
+        yield from _tried(probe.examine, api, values)
+
+
+def quick(api: Api, values: Values) -> Iterator[Finding]:
+    """Yield what can be said without starting anything: `submit` asks this much."""
     try:
         yield from _server(api)
+        exists = namespace_exists(api)
     except AiosError as exc:
-        yield problem(str(exc), "correct the kubeconfig or its context")
+        yield problem(exc.found, exc.next_step or "correct the kubeconfig or its context")
         return
-    namespace = _allowed(lambda: find_namespace(api))
-    if namespace is False:
-        yield problem(
-            f"the namespace {api.namespace} does not exist",
-            f"kubectl create namespace {api.namespace}, then helm install platform charts/platform -n {api.namespace}",
-        )
+    if exists is False:
+        missing = no_namespace(api)
+        yield problem(missing.found, missing.next_step)
         return
-    yield from _rights(api)
-    for check in (_claim, _placement, _secrets, _quota, _admission):
-        try:
-            yield from check(api, values)
-        except NotAuthorised as exc:
-            yield warning(f"{check.__name__.strip('_')} could not be looked at: {exc.found}", "ask somebody who may")
+    rights = list(_rights(api))
+    yield from rights
+    if any(finding.level == "problem" for finding in rights):
+        return  # what follows would say the same again, in other words
+    for check in (claim, placement, images, _secrets, _quota, _admission):
+        yield from _tried(check, api, values)
+
+
+def for_submission(api: Api, values: Values) -> list[Finding]:
+    """Return what keeps a run from starting, and as warnings what may change by itself: pools of nodes grow when a pod
+    waits, and a node tells of images that were just loaded up to some minutes late.
+    """
+    found = [finding for finding in quick(api, values) if finding.level == "problem"]
+    late = [*_tried(placement, api, values), *_tried(images, api, values)] if found else []
+    return [replace(finding, level="warning") if finding in late else finding for finding in found]
+
+
+def _tried(check: Check, api: Api, values: Values) -> Iterator[Finding]:
+    try:
+        yield from check(api, values)
+    except AiosError as exc:
+        name = check.__name__.strip("_")
+        yield warning(f"{name} could not be looked at: {exc.found}", exc.next_step or "ask somebody who may")
 
 
 def _server(api: Api) -> Iterator[Finding]:
     version = api.get("/version")
     numbers = (int(version["major"]), int(re.sub(r"\D", "", version["minor"])))
     text = f"Kubernetes {version['gitVersion']} at {api.connection.server}"
-    if numbers < OLDEST:
-        yield problem(text, f"upgrade to {OLDEST[0]}.{OLDEST[1]} or newer")
-    else:
-        yield ok(text)
-    yield ok(f"helm {helm.version()}")
+    yield ok(text) if numbers >= OLDEST else problem(text, f"upgrade to {OLDEST[0]}.{OLDEST[1]} or newer")
 
 
-def find_namespace(api: Api) -> bool:
-    """Tell whether our namespace exists."""
-    try:
-        api.get(f"/api/v1/namespaces/{api.namespace}")
-    except ApiError as exc:
-        if exc.status == 404:
-            return False
-        raise
-    return True
-
-
-def _allowed(question: Callable[[], bool]) -> bool | None:
-    """Ask, and take None for "we may not know"."""
-    try:
-        return question()
-    except NotAuthorised:
-        return None
+def _helm(api: Api, values: Values) -> Iterator[Finding]:
+    client = helm.version()
+    match = re.match(r"v?(\d+)\.(\d+)", client)
+    old = match is not None and (int(match[1]), int(match[2])) < OLDEST_HELM
+    yield problem(f"helm {client}", "install helm 3.17 or newer, see helm.sh") if old else ok(f"helm {client}")
 
 
 def _rights(api: Api) -> Iterator[Finding]:
-    denied = []
-    for group, resource, verb in _RIGHTS:
-        kind, _, sub = resource.partition("/")
-        attributes = {"namespace": api.namespace, "group": group, "resource": kind, "verb": verb, "subresource": sub}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-                  "spec": {"resourceAttributes": attributes}}  # fmt: skip
-        answer = api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-        if not answer["status"].get("allowed"):
-            denied.append(f"{verb} {resource}")
+    denied = [f"{verb} {resource}" for group, resource, verb in _TO_RUN if not _may(api, group, resource, verb)]
     if denied:
         yield problem(
-            f"you may not {', '.join(denied)} in {api.namespace}", "ask for the role `edit` or `admin` of the namespace"
-        )
-    else:
-        yield ok(f"you may install runs in {api.namespace}")
-
-
-def _claim(api: Api, values: Values) -> Iterator[Finding]:
-    name = values["workspace"]["claim"]
-    claim = find(api, "persistentvolumeclaims", name)
-    if claim is None:
-        yield problem(
-            f"there is no claim {name} in {api.namespace}",
-            f"helm install platform charts/platform -n {api.namespace} --set workspace.claim={name}",
+            f"you may not {', '.join(denied)} in {api.namespace}", "ask for the role `admin` of the namespace"
         )
         return
-    modes, phase = claim["spec"]["accessModes"], claim["status"].get("phase")
-    if phase == "Lost":
-        yield problem(f"the claim {name} has lost its volume", "restore the volume or make another claim")
-    elif phase == "Pending":
-        yield warning(f"the claim {name} is not bound yet", "fine for classes that wait for the first pod; else see "
-                      f"`kubectl describe pvc {name}`")  # fmt: skip
-    if "ReadWriteMany" in modes:
-        yield ok(f"claim {name}, {', '.join(modes)}: steps may run on any node")
-        return
-    steps = enabled_steps(values)
-    spread = [step for step, given in steps.items() if int(given.get("nodes") or 1) > 1]
-    if spread:
-        yield problem(
-            f"{', '.join(spread)} runs on several nodes, but the claim {name} is {', '.join(modes)}",
-            "make the claim ReadWriteMany (NFS, EFS, Filestore, CephFS)",
-        )
-        return
-    nodes = _nodes(api)
-    usable = {
-        step: [n["metadata"]["name"] for n in nodes if not _objections(n, given)] for step, given in steps.items()
-    }
-    common = set.intersection(*(set(names) for names in usable.values())) if nodes else set()
-    if nodes and all(usable.values()) and not common:
-        yield problem(
-            f"the claim {name} is {', '.join(modes)}, but no single node takes all steps",
-            "make the claim ReadWriteMany, or give all steps the same nodeSelector",
-        )
-    elif len(nodes) > 1:
-        text = f"the claim {name} is {', '.join(modes)} and there are {len(nodes)} nodes"
-        yield warning(f"{text}: it follows the steps, about a minute each time", "ReadWriteMany avoids it")
-    else:
-        yield ok(f"claim {name}, {', '.join(modes)}, one node")
+    yield ok(f"you may install runs in {api.namespace}")
+    denied = [f"{verb} {resource}" for group, resource, verb in _TO_COPY if not _may(api, group, resource, verb)]
+    if denied:
+        yield warning(f"you may not {', '.join(denied)}", "without it `aios jobs upload` and `download` do not work")
 
 
-def _nodes(api: Api) -> list[Object]:
-    return [node for node in api.get("/api/v1/nodes")["items"] if not node["spec"].get("unschedulable")]
-
-
-def _objections(node: Object, step: dict[str, Any]) -> list[str]:
-    """Return what keeps a step off a node: labels, products, extended resources."""
-    labels, allocatable = node["metadata"].get("labels") or {}, node["status"].get("allocatable") or {}
-    wanted = {str(key): str(value) for key, value in (step.get("nodeSelector") or {}).items()}
-    found = [f"label {key}={value}" for key, value in wanted.items() if labels.get(key) != value]
-    products = step.get("gpuProducts") or []
-    if products and labels.get("nvidia.com/gpu.product") not in products:
-        found.append(f"nvidia.com/gpu.product in {products}")
-    limits = (step.get("resources") or {}).get("limits") or {}
-    for resource, amount in limits.items():
-        if "/" in resource and int(allocatable.get(resource, 0)) < int(amount):
-            found.append(f"{amount} {resource} (has {allocatable.get(resource, 0)})")
-    return found
-
-
-def _placement(api: Api, values: Values) -> Iterator[Finding]:
-    nodes = _nodes(api)
-    for name, step in enabled_steps(values).items():
-        needed = int(step.get("nodes") or 1)
-        fitting = [node for node in nodes if not _objections(node, step)]
-        if len(fitting) >= needed:
-            if step.get("nodeSelector") or "gpu" in str(step.get("resources")):
-                yield ok(f"{name}: {len(fitting)} of {len(nodes)} nodes fit")
-            continue
-        nearest = min(nodes, key=lambda node, step=step: len(_objections(node, step)), default=None)  # type: ignore[misc]
-        missing = ", ".join(_objections(nearest, step)) if nearest else "there are no nodes"
-        near = f"{nearest['metadata']['name']} lacks: {missing}" if nearest else missing
-        yield problem(
-            f"{name}: {len(fitting)} of {len(nodes)} nodes fit, {needed} needed; the nearest, {near}",
-            "correct nodeSelector and limits, or add a node pool (an autoscaler may: then this is expected)",
-        )
-    yield from _images(nodes, values)
-
-
-def _images(nodes: list[Object], values: Values) -> Iterator[Finding]:
-    """Look for images on the nodes where nothing may be pulled."""
-    if values["image"]["pullPolicy"] != "Never":
-        return
-    there = {
-        name for node in nodes for image in node["status"].get("images") or [] for name in image.get("names") or []
-    }
-    images = [step["image"] for step in enabled_steps(values).values()] + [values["conductor"]["image"]]
-    wanted = {f"{values['image']['registry']}/{i['name']}:{i.get('tag') or values['image']['tag']}" for i in images}
-    missing = sorted(name for name in wanted if name not in there)
-    if missing:
-        yield problem(f"not on any node, and pullPolicy is Never: {', '.join(missing)}", "make images images-load")
-    else:
-        yield ok("all images are on the nodes")
+def _may(api: Api, group: str, resource: str, verb: str) -> bool:
+    kind, _, sub = resource.partition("/")
+    attributes = {"namespace": api.namespace, "group": group, "resource": kind, "verb": verb, "subresource": sub}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+              "spec": {"resourceAttributes": attributes}}  # fmt: skip
+    answer = api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    return bool(answer["status"].get("allowed"))
 
 
 def _secrets(api: Api, values: Values) -> Iterator[Finding]:
@@ -201,29 +122,32 @@ def _secrets(api: Api, values: Values) -> Iterator[Finding]:
 
 
 def _quota(api: Api, values: Values) -> Iterator[Finding]:
+    """Yield what a quota lacks: steps run one at a time, each beside the conductor."""
+    needed = {"count/jobs.batch": len(enabled_steps(values)) + 1.0, "pods": 2.0}
+    for step in enabled_steps(values).values():
+        pods = max(step.get("nodes") or 1, step.get("shards") or 1)
+        for kind in ("requests", "limits"):
+            for resource, amount in ((step.get("resources") or {}).get(kind) or {}).items():
+                own = (values["conductor"]["resources"].get(kind) or {}).get(resource, 0)
+                key = f"requests.{resource}" if "/" in resource else f"{kind}.{resource}"
+                needed[key] = max(needed.get(key, 0.0), pods * quantity(amount) + quantity(own))
     for quota in api.get(api.path("resourcequotas"))["items"]:
         hard, used = quota["status"].get("hard") or {}, quota["status"].get("used") or {}
-        for key in ("count/jobs.batch", "pods"):
-            needed = len(enabled_steps(values)) + 1 if key == "count/jobs.batch" else 2
-            if key in hard and int(hard[key]) - int(used.get(key, 0)) < needed:
+        for key in sorted(needed.keys() & hard.keys()):
+            free = quantity(hard[key]) - quantity(used.get(key, 0))
+            if free < needed[key]:
                 yield problem(
-                    f"the quota {quota['metadata']['name']} leaves {int(hard[key]) - int(used.get(key, 0))} of {key}",
-                    "uninstall runs that have ended, or raise it",
+                    f"the quota {quota['metadata']['name']} leaves {free:g} of {key}, the run needs {needed[key]:g}",
+                    "uninstall runs that have ended, lower steps.NAME.resources, or raise it",
                 )
 
 
 def _admission(api: Api, values: Values) -> Iterator[Finding]:
-    try:
-        helm.install(
-            f"{values['run']['name']}-dry",
-            values,
-            context=api.connection.context,
-            namespace=api.namespace,
-            dry_run=True,
-        )
-    except AiosError as exc:
+    refusals = list(rehearse(api, values))
+    for exc in refusals:
         yield problem(
-            f"the API server refuses the run: {exc}", "see the message; `aios jobs render --manifests` shows it"
+            f"the API server refuses the run: {exc.found}",
+            exc.next_step or "see the message; `aios jobs render --manifests` shows the object",
         )
-    else:
-        yield ok("the API server accepts every object of the run")
+    if not refusals:
+        yield ok("the API server accepts every object of the run and every pod")

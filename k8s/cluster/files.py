@@ -18,7 +18,7 @@ from typing import Any
 from jobs.contract.errors import AiosError, BadConfig, BadData, EnvironmentUnfit, FolderBusy
 from k8s.cluster.client import Api, Object
 from k8s.cluster.runs import Picture
-from k8s.diagnosis import diagnose
+from k8s.diagnose import diagnose
 from k8s.sharing import reads, writes
 from k8s.values import Values, read_yaml
 
@@ -43,7 +43,7 @@ class Door:
         where = ["--namespace", self.api.namespace]
         if self.api.connection.context:
             where += ["--context", self.api.connection.context]
-        inside = ["python3", "-m", "k8s.volume", *arguments]
+        inside = ["python3", "-m", *(arguments if arguments[0] == "jobs.cli" else ("k8s.volume", *arguments))]
         return [program, *where, "exec", *(["-i"] if stdin else []), self.pod, "--", *inside]
 
     def ask(self, *arguments: str) -> str:
@@ -60,19 +60,22 @@ class Door:
 
 
 @contextmanager
-def door(api: Api, values: Values) -> Iterator[Door]:
-    """Start the pod, wait until it runs, delete it at the end."""
+def door(api: Api, values: Values, *, internet: bool = False, patience_s: float = 300) -> Iterator[Door]:
+    """Start the pod, wait until it runs, delete it at the end; with `internet` the network policy lets it out."""
     name = f"aios-files-{uuid.uuid4().hex[:8]}"
-    api.create(api.path("pods"), _pod(name, values))
+    document = _pod(name, values)
+    if internet:
+        document["metadata"]["labels"]["aios-alignment/egress"] = "internet"
+    api.create(api.path("pods"), document)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + patience_s
         while True:
             pod = api.get(api.path("pods", name))
             if pod["status"].get("phase") == "Running":
                 break
             found = diagnose({"status": {}}, [pod])
             if time.monotonic() > deadline or (found and found.fatal_after_s is not None):
-                reason = f"{found.summary}: {found.detail}" if found else "it did not start within 5 minutes"
+                reason = f"{found.summary}: {found.detail}" if found else f"it did not start within {patience_s:.0f} s"
                 raise AiosError(
                     f"the pod that opens the claim cannot run ({reason})", next_step=found.resolution if found else ""
                 )
@@ -153,6 +156,31 @@ def upload(api: Api, values: Values, source: Path, target: str, progress: Progre
                 _send(pod, path, _join(target, name), sha256, progress)
                 sent += 1
     return sent
+
+
+def recorded_values(api: Api, values: Values, run: str) -> Values:
+    """Return the values that a run left on the claim, for the day when its release is gone.
+
+    Raises:
+        BadConfig: it left none.
+    """
+    with door(api, values) as pod:
+        text = pod.ask("text", f"artifacts/runs/{run}/run.json")
+    document: dict[str, Any] = json.loads(text) if text else {}
+    if not document.get("values"):
+        raise BadConfig(
+            f"neither the namespace {api.namespace} nor its workspace knows a run {run}", next_step="aios jobs submit"
+        )
+    return dict(document["values"])
+
+
+def lineage(api: Api, values: Values, run: str, *, as_json: bool) -> tuple[int, str]:
+    """Return exit code and output of `aios jobs lineage RUN`, run where the claim is."""
+    with door(api, values) as pod:
+        command = pod.command("jobs.cli", "jobs", "lineage", run, *(["--json"] if as_json else []))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        said = done.stdout or done.stderr.partition("command terminated")[0]
+    return done.returncode, said
 
 
 def _send(pod: Door, path: Path, target: str, sha256: str, progress: Progress) -> None:

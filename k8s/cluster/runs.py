@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.contract.errors import AiosError, BadConfig
+from jobs.contract.errors import AiosError, BadConfig, NotAuthorised
 from k8s import helm
 from k8s.cluster import names
-from k8s.cluster.client import Api, ApiError, Object, find
+from k8s.cluster.client import Api, ApiError, Object, find, namespace_exists, no_namespace
 from k8s.cluster.conduct import Observed, needs_of, observe
 from k8s.cluster.mirror import Mirror
 from k8s.conductor import Phase, StepState, decide
-from k8s.diagnosis import is_true, seconds
+from k8s.objects import is_true, seconds
 from k8s.steps import STEPS
 from k8s.values import Values, read_yaml
 from k8s.view import RunView, StepView
@@ -33,25 +34,40 @@ class Picture:
         self.statuses = Mirror(api, api.path("configmaps"), f"{mine},{names.KIND}=status", self.changed)
 
     def start(self) -> Picture:
-        """Begin watching and wait for the first lists."""
+        """Begin watching and wait for the first lists.
+
+        Raises:
+            AiosError: the server does not answer, or we may not look.
+        """
         mirrors = (self.jobs, self.pods, self.statuses)
         for mirror in mirrors:
             mirror.start()
         for mirror in mirrors:
-            while not mirror.ready.wait(0.1):
+            while not mirror.ready.wait(0.02):
                 if mirror.error is not None:
                     raise mirror.error
         return self
 
-    def releases(self) -> list[Object]:
-        """Return the status objects, the newest first."""
-        return sorted(
-            self.statuses.objects.values(), key=lambda item: item["metadata"]["creationTimestamp"], reverse=True
-        )
+    def releases(self, run: str | None = None) -> list[Object]:
+        """Return the status objects of all runs or of one, the newest first.
+
+        Raises:
+            NotAuthorised: we may not look any more. A server that does not answer is waited for.
+        """
+        for mirror in (self.jobs, self.pods, self.statuses):
+            if isinstance(mirror.error, NotAuthorised):
+                raise mirror.error
+        found = self.statuses.objects.values()
+        mine = [item for item in found if run is None or item["metadata"]["labels"].get(names.RUN) == run]
+        return sorted(mine, key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)
 
     def view(self, release: str) -> RunView:
         """Return the picture of one release."""
         return view(release, self.jobs.objects, self.pods.objects, self.statuses.objects)
+
+    def written(self, release: str) -> dict[str, Any]:
+        """Return what the conductor has written about a release."""
+        return _written(self.statuses.objects.get(names.status(release)) or {})
 
 
 def view(
@@ -116,6 +132,7 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
         started_at=seconds(status.get("startTime")),
         finished_at=seconds(status.get("completionTime")) or (seconds(last.get("finished")) if _over(phase) else None),
         node=pod.get("spec", {}).get("nodeName", "") or last.get("node", ""),
+        pod=pod.get("metadata", {}).get("name", "") or last.get("pod", ""),
         manifest_sha256=last.get("manifest_sha256"),
     )
 
@@ -150,12 +167,32 @@ def _stopped(job: Object | None) -> bool:
 
 
 # What people ask for
-def submit(api: Api, values: Values, *, dry_run: bool = False) -> str:
+def submit(api: Api, values: Values) -> str:
     """Install a run; nothing of it depends on this process afterwards."""
     release = values["run"]["name"]
-    if not dry_run:
-        _refuse_shared_folders(api, values)
-    return helm.install(release, values, context=api.connection.context, namespace=api.namespace, dry_run=dry_run)
+    refuse_shared_folders(api, values)
+    try:
+        return helm.install(release, values, context=api.connection.context, namespace=api.namespace)
+    except BadConfig as exc:
+        if exc.next_step.startswith("`aios jobs resume") and not releases(api, release):
+            raise BadConfig(
+                f"the installation of {release} was cut short before",
+                next_step=f"helm -n {api.namespace} uninstall {release}, then submit it again",
+            ) from exc
+        raise
+
+
+def releases(api: Api, run: str | None = None) -> list[Object]:
+    """Return the status objects of a run's releases, or of all runs'.
+
+    Raises:
+        EnvironmentUnfit: there is no such namespace.
+    """
+    selector = f"{names.KIND}=status" + (f",{names.RUN}={run}" if run else "")
+    found = list(api.get(api.path("configmaps"), labelSelector=selector)["items"])
+    if not found and namespace_exists(api) is False:
+        raise no_namespace(api)
+    return found
 
 
 def newest_release(api: Api, run: str | None) -> str:
@@ -164,14 +201,13 @@ def newest_release(api: Api, run: str | None) -> str:
     Raises:
         BadConfig: there is none.
     """
-    selector = f"{names.KIND}=status" + (f",{names.RUN}={run}" if run else "")
-    found = api.get(api.path("configmaps"), labelSelector=selector)["items"]
+    found = releases(api, run)
     if not found:
-        known = api.get(api.path("configmaps"), labelSelector=f"{names.KIND}=status")["items"]
-        runs = sorted({item["metadata"]["labels"][names.RUN] for item in known})
+        runs = sorted({item["metadata"]["labels"][names.RUN] for item in releases(api)})
         raise BadConfig(
             f"no run {run!r} in the namespace {api.namespace}" if run else f"no runs in the namespace {api.namespace}",
             needed=", ".join(runs[:8]) or "none yet; start one with `aios jobs submit`",
+            next_step=f"if it was uninstalled, `aios jobs resume {run}` goes on from its folders" if run else "",
         )
     newest = max(found, key=lambda item: item["metadata"]["creationTimestamp"])
     return str(newest["metadata"]["name"].removesuffix("-status"))
@@ -221,10 +257,25 @@ def _succeed(api: Api, release: str) -> str:
     match = re.fullmatch(re.escape(base) + r"-r(\d+)", release)
     if match:
         number = int(match[1]) + 1
-    _suspend_conductor(api, release, suspend=True)
+    stop(api, release)
+    _await_quiet(api, release, max(step.get("gracePeriodSeconds", 30) for step in values["steps"].values()))
     successor = f"{base}-r{number}"
     helm.install(successor, values, context=api.connection.context, namespace=api.namespace)
     return successor
+
+
+def _await_quiet(api: Api, release: str, grace_s: float) -> None:
+    """Wait until no pod of a release writes any more: its successor works on the same folders."""
+    selector, deadline = f"{names.INSTANCE}={release},{names.STEP}", time.monotonic() + grace_s + 60
+    while any(
+        pod["status"].get("phase") == "Running" for pod in api.get(api.path("pods"), labelSelector=selector)["items"]
+    ):
+        if time.monotonic() > deadline:
+            raise AiosError(
+                f"a pod of {release} has not ended within its grace period",
+                next_step=f"kubectl -n {api.namespace} get pods -l {names.INSTANCE}={release}, then resume again",
+            )
+        time.sleep(1)
 
 
 def _step_jobs(api: Api, release: str) -> list[Object]:
@@ -240,7 +291,7 @@ def _suspend_conductor(api: Api, release: str, *, suspend: bool) -> None:
             raise
 
 
-def _refuse_shared_folders(api: Api, values: Values) -> None:
+def refuse_shared_folders(api: Api, values: Values) -> None:
     """A folder that a live run reads or writes is not written by another one."""
     from k8s.sharing import conflict
 

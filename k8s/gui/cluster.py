@@ -27,7 +27,7 @@ class ClusterRuns:
         from k8s.cluster.runs import Picture
 
         self.place = Cluster(context, namespace)
-        self.picture = Picture(self.place.api).start()
+        self.picture = self.place.shared = Picture(self.place.api).start()
         self._values: dict[str, dict[str, Any]] = {}
         self._logs: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
         self._lock = threading.Lock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,15 @@ import orjson
 from jobs.contract.errors import AiosError
 from k8s.gui.files import inside
 from k8s.gui.series import MetricsFile
-
-_STEP = re.compile(r"\b(?:rm|dpo) step (\d+)/(\d+)\s+(.*)")
-_PAIR = re.compile(r"\b([a-z_]+) (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?=\s|$)")
+from k8s.progress import logged
 
 
 def rows(lines: Iterable[str]) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl that these lines of a log tell of, without their times."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for line in lines:
-        if match := _STEP.search(line):
-            step, of, rest = int(match[1]), int(match[2]), match[3]
-            numbers = {key: float(value) for key, value in _PAIR.findall(rest)}
-            kind = "eval" if any(key.startswith("eval_") for key in numbers) else "train"
-            if numbers:  # of a step that was done again after a resume the last line counts
-                found[kind, step] = {"kind": kind, "step": step, "max_steps": of, "time": math.nan, **numbers}
+        if row := logged(line):  # of a step that was done again after a resume the last line counts
+            found[row["kind"], row["step"]] = row | {"time": math.nan}
     return sorted(found.values(), key=lambda row: row["step"])
 
 
@@ -50,6 +43,6 @@ class LoggedMetrics(MetricsFile):
             if said != self._said:
                 self._said = said
                 self._reset()
-                self._parse([orjson.dumps(row) for row in rows(said)])
+                self._take(b"\n".join(orjson.dumps(row) for row in rows(said)))
                 self.version += 1
             return self.version

@@ -45,7 +45,10 @@ check() {
   for tool in kubectl etcd runc buildah gcc iptables dnsmasq containerd openssl; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
-  [ -e "$KBIN/kubelet" ] || [ -e "$KBIN/hyperkube" ] || missing+=("$KBIN/kubelet")
+  for binary in kube-apiserver kube-controller-manager kube-scheduler kubelet; do
+    if [ -e "$KBIN/hyperkube" ] && [ ! -e "$KBIN/$binary" ]; then ln -s hyperkube "$KBIN/$binary"; fi
+    [ -e "$KBIN/$binary" ] || missing+=("$KBIN/$binary")
+  done
   [ -e /usr/lib/cni/bridge ] || missing+=("/usr/lib/cni/bridge")
   if [ ${#missing[@]} -gt 0 ]; then
     echo "Error: not found: ${missing[*]}; on Debian: apt install etcd-server runc containernetworking-plugins iptables" \

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.attempts import supervised
+from jobs.contract.attempts import STDOUT, supervised
 from jobs.contract.errors import NEVER_RETRIED, ExitCode
 from k8s.conductor import Outcome, Phase, StepState, decide
 from k8s.machine.store import Run
@@ -17,6 +17,7 @@ from k8s.view import RunView, StepView
 
 ALIVE = ("starting", "running")
 FINISHED = ("succeeded", "skipped")
+_TAIL_BYTES, _KEPT_LINES = 4096, 8
 RETRY_BASE_S, RETRY_CAP_S = 1.0, 60.0
 """The Job controller begins at 10 s and doubles up to 6 minutes; at home a node does not need that long to recover."""
 
@@ -102,13 +103,23 @@ def _step_view(
         needs=tuple(step["needs"]),
         attempt=seen.number,
         exit_code=status.get("exit_code"),
-        message=status.get("message") or ("" if not cut_off else "a step before it failed"),
+        message=status.get("message") or status.get("hung") or ("" if not cut_off else "a step before it failed"),
         started_at=status.get("started_at"),
         finished_at=status.get("finished_at"),
         node=status.get("host", ""),
         progress=read_progress(Path(output_folder(name, step)) / "metrics.jsonl") if seen.number else {},
         manifest_sha256=status.get("manifest_sha256"),
+        lines=_last_lines(seen.folder / STDOUT) if seen.folder and phase is Phase.RUNNING else (),
     )
+
+
+def _last_lines(log: Path) -> tuple[str, ...]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            return tuple(file.read().decode(errors="replace").splitlines()[-_KEPT_LINES:])
+    except OSError:
+        return ()
 
 
 def _word(phase: Phase, seen: Observed, control: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import threading
 from array import array
@@ -17,12 +18,14 @@ from jobs.config.rm import RMConfig
 from jobs.contract.errors import AiosError
 from jobs.contract.metrics import MetricsWriter
 from k8s.gui import artifacts, launch, logs, previews
+from k8s.gui.cloning import clone
 from k8s.gui.datasets import Rows, data_set, data_sets
 from k8s.gui.launch import Form
 from k8s.gui.loglines import LoggedMetrics
 from k8s.gui.runs import RunBook
-from k8s.gui.series import BUCKETS, MetricsFile, decimate
+from k8s.gui.series import MetricsFile
 from k8s.gui.settings import SETTINGS
+from k8s.gui.thinning import STRETCHES, Extremes
 from k8s.values import compose
 from tests import tiny
 from tests.gui.panel import until
@@ -40,17 +43,35 @@ def test_thinning_keeps_every_extreme() -> None:
     rng = random.Random(1)
     ys = array("d", [rng.random() for _ in range(100_000)])
     ys[54_321], ys[12_345] = 50.0, -50.0
-    points = decimate(array("d", range(100_000)), ys, BUCKETS)
-    assert (54_321, 50.0) in points
-    assert (12_345, -50.0) in points
-    assert points[-1][0] == 99_999
-    assert len(points) <= 2 * BUCKETS + 1
-    assert [x for x, _ in points] == sorted({x for x, _ in points})
+    picked = Extremes().indices(ys)
+    assert {54_321, 12_345, 99_999} <= set(picked)
+    assert STRETCHES <= len(picked) <= 2 * STRETCHES + 3
+    assert picked == sorted(picked)
 
 
-def test_few_points_are_all_drawn() -> None:
-    """Nothing is thinned out that fits on the screen."""
-    assert decimate(array("d", [1, 2]), array("d", [3, 4]), BUCKETS) == [(1, 3), (2, 4)]
+@pytest.mark.parametrize("gaps", [0.0, 0.3, 0.999])
+def test_thinning_as_it_grows_is_thinning_at_once(gaps: float) -> None:
+    """Brought up to date after every few new values, with or without gaps, it picks what one look at the end picks."""
+    rng = random.Random(2)
+    ys, growing = array("d"), Extremes()
+    while len(ys) < 20_000:
+        ys.extend(math.nan if rng.random() < gaps else rng.random() for _ in range(rng.randrange(1, 900)))
+        picked = growing.indices(ys)
+    assert picked == Extremes().indices(ys)
+    there = [y for y in ys if not math.isnan(y)]
+    assert {min(there), max(there)} <= {ys[i] for i in picked}
+    assert not any(math.isnan(ys[i]) for i in picked)
+
+
+def test_few_points_are_all_drawn(workspace: Path) -> None:
+    """Nothing is thinned out that fits on the screen, nor of the last steps where only those are asked for."""
+    path = Path("artifacts/rm/a/metrics.jsonl")
+    _metrics(path, 3000).close()
+    file = MetricsFile(path)
+    file.refresh()
+    assert STRETCHES < len(file.points("loss")) < 900
+    assert [x for x, _ in file.points("loss", last=1000)] == list(range(2001, 3001))
+    assert len(file.points("accuracy", last=1000)) == 500
 
 
 def test_curves_follow_the_file(workspace: Path) -> None:
@@ -143,7 +164,25 @@ def test_a_clone_is_the_same_run(workspace: Path) -> None:
     args = {"rm": {"base_model": "models/a", "max_steps": 7}, "dpo": {"policy_model": "models/a", "beta": 0.3}}
     form = Form(kind="pipeline", dataset="preferences", args=args)
     values = launch.compose(form, "first")
-    assert launch.compose(launch.clone(values, "local"), "first") == values
+    assert launch.compose(clone(values, "local"), "first") == values
+
+
+@pytest.mark.parametrize("profile", ["kind-cpu", "gpu", "gpu-multinode"])
+def test_a_clone_keeps_what_the_page_has_no_field_for(workspace: Path, profile: str) -> None:
+    """A run of a cluster, whose profile nobody remembers, is cloned with its images, resources and labels."""
+    settings = ["run.dataset=d", "image.tag=own", "steps.rm.resources.limits.memory=7Gi", "steps.ingest.enabled=false"]
+    settings += ["steps.rm.args.batch_size=8", "steps.dpo.args.beta=0.5", r"labels.team\.example/name=1e3"]
+    values = compose(profile, settings=settings, name="first")
+    assert launch.compose(clone(values, "kubernetes"), "first") == values
+
+
+def test_a_field_left_empty_shows_what_will_be_used(workspace: Path) -> None:
+    """The panel knows each setting's default with its profile, and which models a run would look for in vain."""
+    form = Form(kind="pipeline", dataset="preferences")
+    base = launch.defaults(form)["rm"]["base_model"]
+    assert launch.absent_models(launch.compose(form, "a")) == [base]
+    Path(base).mkdir(parents=True)
+    assert launch.absent_models(launch.compose(form, "a")) == []
 
 
 def test_fields_say_what_they_need() -> None:

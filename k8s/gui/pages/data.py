@@ -12,7 +12,8 @@ from jobs.contract.errors import AiosError
 from jobs.contract.splits import SPLITS
 from k8s.gui.datasets import MAX_FOUND, DataSet, Rows, data_set, data_sets, text_of
 from k8s.gui.pages import data_card
-from k8s.gui.pages.frame import badge, box, button, card, frame, link, missing, scheme, segments, tag
+from k8s.gui.pages.elements import badge, box, button, card, link, search_box, segments, tag
+from k8s.gui.pages.frame import frame, missing, scheme
 from k8s.gui.settings import SETTINGS
 
 _PAGE = 10
@@ -68,8 +69,7 @@ class Browser:
         with card("Rows") as top:
             with top:
                 segments({s: s for s in SPLITS}, self.split, self._choose, "Split")
-                search = ui.input(placeholder="Search prompts and answers", on_change=self._search)
-                search.props('dense outlined clearable debounce=300 aria-label="Search rows" type=search')
+                search_box("Search prompts and answers", "Search rows", self._search)
             self.where = tag("p", "", "hint").props('role="status"')
             self.list = box("rows")
             with box("line"):

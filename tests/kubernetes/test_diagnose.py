@@ -9,7 +9,7 @@ import pytest
 
 from k8s.cluster.conduct import observe
 from k8s.conductor import Phase
-from k8s.diagnosis import diagnose
+from k8s.diagnose import diagnose
 
 Object = dict[str, Any]
 
@@ -57,7 +57,7 @@ CASES = [
     (pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
          "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}]), "UNSCHEDULABLE", "nvidia.com/gpu"),
     (pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-         "message": 'persistentvolumeclaim "aios-workspace" not found'}]), "UNSCHEDULABLE", "make the claim"),
+         "message": 'persistentvolumeclaim "aios-workspace" not found'}]), "CONFIG", "make the claim"),
     (pod("Pending", state=waiting("ErrImagePull", "manifest unknown")), "IMAGE_PERMANENT", "registry/rm:1"),
     (pod("Pending", state=waiting("ErrImagePull", "401 Unauthorized")), "IMAGE_PERMANENT", "pullSecrets"),
     (pod("Pending", state=waiting("InvalidImageName", "could not parse")), "IMAGE_PERMANENT", "registry/rm:1"),
@@ -66,7 +66,7 @@ CASES = [
     (pod("Pending", state=waiting("CreateContainerConfigError", 'secret "hub" not found')), "CONFIG", "hub"),
     (pod("Failed", state=ended(137, "OOMKilled")), "OOM_CONTAINER", "6Gi"),
     (pod("Failed", state=ended(71, message="out of memory: limit 6 GiB, peak 6 GiB")), "OOM_CONTAINER", "batch_size"),
-    (pod("Failed", state=ended(71, message="CUDA out of memory")), "APP_DIVERGED", "CUDA out of memory"),
+    (pod("Failed", state=ended(71, message="CUDA out of memory")), "OOM_GPU", "CUDA out of memory"),
     (pod("Failed", state=ended(64, message="the ratios add up to 2")), "APP_CONFIG", "the ratios"),
     (pod("Failed", state=ended(65, message="no rows")), "APP_DATA", "no rows"),
     (pod("Failed", state=ended(66, message="no manifest")), "APP_UPSTREAM", "no manifest"),

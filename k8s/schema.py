@@ -115,6 +115,7 @@ def _step(name: str) -> Schema:
             "runtimeClassName": _text(),
             "processes": {"type": "integer", "minimum": 1},
             "nodes": {"type": "integer", "minimum": 1},
+            **({} if STEPS[name].manifest else {"shards": {"type": "integer", "minimum": 1}}),
             "env": _map(_text()),
             "secrets": {"type": "array", "items": _SECRET},
             "hub": {"type": "boolean"},

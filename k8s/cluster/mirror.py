@@ -12,6 +12,8 @@ from jobs.contract.errors import AiosError
 from k8s.cluster.client import TRANSPORT, Api, Expired, Object
 
 _LOG = logging.getLogger("aios")
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
+"""Between attempts; doubled while nothing comes, from the start again as soon as something has."""
 
 
 class Mirror:
@@ -26,6 +28,7 @@ class Mirror:
         self.ready = threading.Event()
         self.error: Exception | None = None
         self._version = ""
+        self._pause_s = _PAUSE_S
         self._thread = threading.Thread(target=self._run, name=f"mirror {path}", daemon=True)
 
     def start(self) -> None:
@@ -33,32 +36,36 @@ class Mirror:
         self._thread.start()
 
     def _run(self) -> None:
-        pause = 0.1
         while True:
             try:
                 if not self._version:
                     self._list()
+                began = time.monotonic()
                 self._watch()
-                pause = 0.1
+                if time.monotonic() - began < 1:  # a server that ends watches at once is not asked without pause
+                    self._rest()
             except Expired:
                 self._version = ""
             except (*TRANSPORT, ValueError) as exc:
                 _LOG.debug("watch of %s broke (%s), looking again", self.path, exc)
-                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-                pause = min(pause * 2, 30.0)
+                self._rest()
             except AiosError as exc:
                 # Not allowed, or the server is in trouble: the owner decides whether it can wait.
                 self.error = exc
                 self.changed.set()
                 self._version = ""
-                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                pause = min(pause * 2, 30.0)
+                self._rest()
+
+    def _rest(self) -> None:
+        time.sleep(self._pause_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
 
     def _list(self) -> None:
         answer = self.api.get(self.path, labelSelector=self.selector)
         self.objects = {item["metadata"]["name"]: item for item in answer["items"]}
         self._version = answer["metadata"]["resourceVersion"]
         self.error = None
+        self._pause_s = _PAUSE_S
         self.ready.set()
         self.changed.set()
 
@@ -66,6 +73,7 @@ class Mirror:
         query: dict[str, Any] = {"labelSelector": self.selector, "resourceVersion": self._version}
         for event in self.api.watch(self.path, **query):
             item = event["object"]
+            self._pause_s = _PAUSE_S
             self._version = item["metadata"]["resourceVersion"]
             if event["type"] == "BOOKMARK":
                 continue

@@ -174,6 +174,13 @@ class Cluster:
 
         return logs.stream(picture, newest, steps, follow=follow, ended=ended)
 
+    def without_pods(self, name: str, steps: list[str]) -> list[str]:
+        """Return the steps of which `logs` has the last lines only: their pods are gone."""
+        from k8s.cluster import logs
+
+        picture = self._picture(name)
+        return logs.gone(picture, release_of(next(iter(picture.releases(name)), {})), steps)
+
     def stop(self, name: str) -> RunView:
         """Mark and suspend its Jobs."""
         from k8s.cluster import runs

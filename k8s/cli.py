@@ -222,6 +222,12 @@ def logs_command(name: str | None, step: str | None, follow: bool, **where: Any)
             click.echo(line if step else f"{label:12} | {line}")
     except KeyboardInterrupt:
         click.echo(f"Detached; come back with: aios jobs logs {found} -f", err=True)
+        return
+    if isinstance(place, Cluster) and (gone := place.without_pods(found, [step] if step else steps)):
+        whole = f"aios jobs download artifacts/runs/{found}/steps steps -n {place.api.namespace}"
+        click.echo(
+            f"Pods of {', '.join(gone)} are gone, these were their last lines; the whole logs: {whole}", err=True
+        )
 
 
 @jobs.command()

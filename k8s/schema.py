@@ -123,6 +123,7 @@ def _step(name: str) -> Schema:
             "runtimeClassName": _text(),
             "processes": {"type": "integer", "minimum": 1},
             "nodes": {"type": "integer", "minimum": 1},
+            **({} if STEPS[name].manifest else {"shards": {"type": "integer", "minimum": 1}}),
             # Values are kept in the release, a ConfigMap and run.json: no place for a secret.
             "env": _map(_text(), propertyNames={"not": {"pattern": SECRET_NAMES}}),
             "secrets": {"type": "array", "items": _SECRET},

@@ -126,7 +126,7 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
         phase=phase,
         state=_word(phase, seen, last, stopped=stopped),
         needs=needs_of(seen.job, STEPS),
-        attempt=max(len(attempts), len(seen.pods)),
+        attempt=-(-max(len(attempts), len(seen.pods)) // _pods_at_once(seen.job)),
         exit_code=last.get("exit_code"),
         message="" if phase is Phase.SUCCEEDED else message,
         started_at=seconds(status.get("startTime")),
@@ -135,6 +135,11 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
         pod=pod.get("metadata", {}).get("name", "") or last.get("pod", ""),
         manifest_sha256=last.get("manifest_sha256"),
     )
+
+
+def _pods_at_once(job: Object | None) -> int:
+    """Return how many pods of a gang, or shards, make one attempt."""
+    return int(((job or {}).get("spec") or {}).get("completions") or 1)
 
 
 def _over(phase: Phase) -> bool:

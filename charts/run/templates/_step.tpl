@@ -23,6 +23,7 @@ It is suspended: the conductor releases it when the steps before it have succeed
 {{- define "run.stepJob" -}}
 {{- $root := .root -}}{{- $name := .name -}}{{- $step := .step -}}
 {{- $nodes := int ($step.nodes | default 1) -}}
+{{- $shards := int ($step.shards | default 1) -}}
 {{- $limits := dig "resources" "limits" dict $step -}}
 {{- $gpu := false -}}
 {{- range $key, $_ := $limits }}{{- if hasPrefix "nvidia.com/" $key }}{{- $gpu = true }}{{- end }}{{- end -}}
@@ -54,6 +55,13 @@ spec:
   parallelism: {{ $nodes }}
   successPolicy:
     rules: [{succeededIndexes: "0"}]   # rank 0 publishes; stragglers are ended
+  {{- else if gt $shards 1 }}
+  # Each pod takes its share of the rows; the last one to finish joins them.
+  backoffLimitPerIndex: {{ $step.backoffLimit }}
+  maxFailedIndexes: 0
+  completionMode: Indexed
+  completions: {{ $shards }}
+  parallelism: {{ $shards }}
   {{- else }}
   backoffLimit: {{ $step.backoffLimit }}
   {{- end }}
@@ -160,7 +168,7 @@ spec:
           env:
             - {name: AIOS_RUN, value: {{ $root.Values.run.name | quote }}}
             - {name: AIOS_STEP, value: {{ $name | quote }}}
-            - {name: AIOS_OUTPUT, value: {{ include "run.output" . | quote }}}
+            - {name: AIOS_OUTPUT, value: {{ include "run.manifestFolder" . | quote }}}
             - {name: AIOS_RELEASE, value: {{ $root.Release.Name | quote }}}
             - {name: AIOS_VALUES, value: /etc/aios/values.yaml}
             # Nothing outside is read or written, whatever links others plant on the volume.
@@ -188,6 +196,10 @@ spec:
             - {name: PET_MASTER_ADDR, value: "{{ include "run.job" . }}-0.{{ include "run.job" . }}"}
             - {name: PET_MASTER_PORT, value: "29400"}
             - name: PET_NODE_RANK
+              valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-completion-index']"}}
+            {{- end }}
+            {{- if gt $shards 1 }}
+            - name: AIOS_SHARD
               valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-completion-index']"}}
             {{- end }}
             {{- range $key, $value := $step.env }}

@@ -109,7 +109,12 @@ def test_the_conductor_may_change_the_jobs_of_its_run_and_nothing_else(tmp_path:
         ["demo-dpo", "demo-evaluation", "demo-ingest", "demo-rm"],
         ["demo-status"],
     ]
-    assert {kind for rule in rules for kind in rule["resources"]} == {"jobs", "pods", "configmaps"}
+    assert {kind for rule in rules for kind in rule["resources"]} == {
+        "jobs", "pods", "events", "configmaps", "persistentvolumeclaims",
+    }  # fmt: skip
+    assert [rule["resourceNames"] for rule in rules if rule["resources"] == ["persistentvolumeclaims"]] == [
+        ["aios-workspace"]
+    ]
 
 
 def _panel(*settings: str) -> dict[str, Any]:

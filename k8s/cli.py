@@ -52,6 +52,7 @@ _composition = _options(
         help="One value, such as steps.dpo.args.beta=0.2; wins over files",
     ),
     click.option("--input", "inputs", multiple=True, metavar="FILE", help="Export to ingest; repeat for several"),
+    click.option("--grow-memory", is_flag=True, help="Where memory runs out, try once more with half as much again"),
     click.option("--name", help="Name of the run: a-z, 0-9 and hyphens, at most 40; generated when absent"),
 )  # fmt: skip
 
@@ -253,7 +254,8 @@ def stop(name: str | None, **where: Any) -> None:
 @_RUN
 @_place
 @click.option("--follow", "-f", is_flag=True, help="Stay and watch")
-def resume(name: str | None, follow: bool, **where: Any) -> int:
+@click.option("--force", is_flag=True, help="Forget pods of nodes that vanished; only when those are surely off")
+def resume(name: str | None, follow: bool, force: bool, **where: Any) -> int:
     """Go on with a run that was stopped, has failed, or lost its conductor.
 
     \b
@@ -265,6 +267,8 @@ def resume(name: str | None, follow: bool, **where: Any) -> int:
         found, view = name, place.restore(name, _claim_of(**where)[1])
     else:
         found = place.find(name)
+        for pod in place.forget_vanished(found) if force and isinstance(place, Cluster) else ():
+            click.echo(f"Forgot the pod {pod}; its step is tried again", err=True)
         view = place.resume(found)
     click.echo(f"Run {found} is {view.phase}", err=True)
     return _follow(place, found, _come_back(found, **where)) if follow else 0
@@ -418,8 +422,15 @@ def conduct(release: str) -> int:
 
 
 def _compose(
-    profile: str, files: tuple[Path, ...], settings: tuple[str, ...], inputs: tuple[str, ...], name: str | None
+    profile: str,
+    files: tuple[Path, ...],
+    settings: tuple[str, ...],
+    inputs: tuple[str, ...],
+    name: str | None,
+    grow_memory: bool = False,
 ) -> run_values.Values:
+    if grow_memory:
+        settings = (*settings, "conductor.growMemory=true")
     return run_values.compose(profile, files=files, settings=settings, name=name, inputs=inputs)
 
 

@@ -20,7 +20,7 @@ from k8s.causes.diagnosis import CONFIG_GRACE_S, Diagnosis, Scene
 from k8s.cluster import names
 from k8s.objects import Object, annotation, condition, event_line, events_of, is_true, label, name_of, seconds
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "diagnose_pod"]
 
 _KEPT_EVENTS = 8
 _FINDERS: tuple[Callable[[Scene], Diagnosis | None], ...] = (
@@ -58,7 +58,22 @@ def diagnose(
         recorded: the attempts that the status remembers, for pods that are gone.
         now: seconds since the epoch; the present where absent.
     """
-    now = time.time() if now is None else now
+    found = _found(job, pods, events, nodes, claims, workloads, recorded, time.time() if now is None else now)
+    if found is None:
+        return None
+    words = {"NAME": label(job, names.STEP), "RUN": label(job, names.RUN)}
+    return found.told(resolution=re.sub(r"\b(NAME|RUN)\b", lambda m: words[m[1]] or m[1], found.resolution))
+
+
+def diagnose_pod(pod: Object, events: Sequence[Object] = (), now: float | None = None) -> Diagnosis | None:
+    """Return what one pod died of or suffers from, whatever became of its Job."""
+    return _of_pods({}, [pod], events, (), (), time.time() if now is None else now)
+
+
+def _found(
+    job: Object, pods: Sequence[Object], events: Sequence[Object], nodes: Sequence[Object], claims: Sequence[Object],
+    workloads: Sequence[Object], recorded: Sequence[Mapping[str, Any]], now: float,
+) -> Diagnosis | None:  # fmt: skip
     given_up = annotation(job, names.GIVEN_UP)
     if given_up:
         return _remembered(given_up)

@@ -66,14 +66,14 @@ def zombie(scene: Scene) -> Diagnosis | None:
     due = seconds(metadata.get("deletionTimestamp"))
     if due is None or scene.now < due + ZOMBIE_S:
         return None
-    name, node, late = name_of(pod), node_of(pod), f"{scene.now - due:.0f} s"
+    name, node, since = name_of(pod), node_of(pod), str(metadata.get("deletionTimestamp"))
     others = [f for f in metadata.get("finalizers") or [] if f != _JOB_FINALIZER]
     if scene.status.get("phase") in ("Succeeded", "Failed"):
         if not others:
             return None
         return Diagnosis(
             code="ZOMBIE_TERMINATING", node=node, summary=f"the pod {name} has ended, but {', '.join(others)} holds it",
-            detail=f"due to be gone for {late}; finalizers: {', '.join(others)}",
+            detail=f"due to be gone since {since}; finalizers: {', '.join(others)}",
             resolution=f"whoever set the finalizer must take it away: kubectl edit pod {name}",
         )  # fmt: skip
     space = f" -n {metadata['namespace']}" if metadata.get("namespace") else ""
@@ -81,7 +81,7 @@ def zombie(scene: Scene) -> Diagnosis | None:
     state = {True: "answers, but cannot end it", False: "does not answer", None: "probably does not answer"}[ready]
     return Diagnosis(
         code="ZOMBIE_TERMINATING", node=node,
-        summary=f"the pod {name} should be gone for {late}; its node {node} {state}",
+        summary=f"the pod {name} should be gone since {since}; its node {node} {state}",
         detail="no replacement comes before it is gone: two pods must never write one folder, so Kubernetes waits "
         "until the node says that this one has ended",
         resolution=f"kubectl get node {node}; when that machine is surely off: kubectl delete pod {name}{space} "

@@ -241,7 +241,7 @@ def _unseen(scene: Scene) -> Diagnosis | None:
         return None
     name = scene.pod.get("spec", {}).get("schedulerName", "default-scheduler")
     return Diagnosis(
-        code="UNSCHEDULABLE", summary=f"the scheduler {name} has not looked at the pod for {scene.now - created:.0f} s",
+        code="UNSCHEDULABLE", summary=f"the scheduler {name} has not looked at the pod",
         resolution="see whether it runs: kubectl -n kube-system get pods",
     )  # fmt: skip
 

@@ -85,11 +85,11 @@ def test_commands_are_those_of_the_local_profile(tmp_path: Path) -> None:
     """The chart turns settings into the same arguments as the launcher: one rule, two implementations."""
     path = write_values("kind-cpu", tmp_path, "steps.rm.args.gradient_checkpointing=true", "steps.dpo.args.beta=0.2",
                         "steps.ingest.args.shuffle_seed=2000000", "steps.rm.args.overwrite=false")  # fmt: skip
-    values = yaml.safe_load(path.read_text())
     rendered = dict(pods(objects(render("run", path))))
-    for name, step in run_values.enabled_steps(run_values.read_values(path)).items():
+    enabled = run_values.enabled_steps(run_values.read_values(path))
+    for name, step in enabled.items():
         assert rendered[f"demo-{name}"]["containers"][0]["args"] == run_values.command(name, step)
-    assert set(rendered) == {f"demo-{name}" for name in values["steps"]} | {"demo-conductor"}
+    assert set(rendered) == {f"demo-{name}" for name in enabled} | {"demo-conductor"}
 
 
 def test_every_step_is_suspended_and_knows_what_it_needs(tmp_path: Path) -> None:
@@ -111,7 +111,12 @@ def test_the_conductor_may_change_the_jobs_of_its_run_and_nothing_else(tmp_path:
         ["demo-dpo", "demo-evaluation", "demo-ingest", "demo-rm"],
         ["demo-status"],
     ]
-    assert {kind for rule in rules for kind in rule["resources"]} == {"jobs", "pods", "configmaps"}
+    assert {kind for rule in rules for kind in rule["resources"]} == {
+        "jobs", "pods", "events", "configmaps", "persistentvolumeclaims",
+    }  # fmt: skip
+    assert [rule["resourceNames"] for rule in rules if rule["resources"] == ["persistentvolumeclaims"]] == [
+        ["aios-workspace"]
+    ]
 
 
 def _panel(*settings: str) -> dict[str, Any]:

@@ -153,9 +153,7 @@ def test_the_panels_pod(space: Space, tmp_path: Path, browser: Browser, monkeypa
     _install_panel(space, "submit=true")
     assert not any(_may(space, verb, "secrets") for verb in ("get", "list", "watch", "create", "delete"))
     with _forwarded(space) as url:
-        browser.open(
-            f"{url}/", "Quick actions"
-        )  # same token: the session from before is good
+        browser.open(f"{url}/", "Quick actions")  # same token: the session from before is good
         browser.open(f"{url}/start?kind=rm&dataset=preferences", "What will happen")
         browser.choose("Profile", "kind-cpu")
         browser.fill("Name of the run", "by-pod")

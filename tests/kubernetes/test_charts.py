@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from k8s import values as run_values
 from k8s.chart import chart_folder, generated_files

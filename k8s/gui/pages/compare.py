@@ -20,6 +20,7 @@ _MOST = 8
 _HEADLINE = {
     "gain": "Gain, points",
     "gain_low": "Gain, lower end",
+    "gain_high": "Gain, upper end",
     "win_rate": "Preference win-rate",
     "auc": "AUC",
     "accuracy": "Pairwise accuracy",

@@ -45,8 +45,9 @@ async def page(request: Request) -> None:
                     copy_button(lambda: folder, "Copy path")
             else:
                 tag("p", "No data yet. Ingest an Argilla export to get train, eval and test splits.", "muted")
-                with box("line"):
-                    link("Ingest an Argilla export…", "/ingest", "button main")
+                if not SETTINGS.read_only:
+                    with box("line"):
+                        link("Ingest an Argilla export…", "/ingest", "button main")
         with card("Quick actions", "span5"):
             if SETTINGS.read_only:
                 note("This panel is read-only: it shows runs and starts none.")

@@ -36,7 +36,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 _place = _options(
     click.option(
         "--profile", default="local", show_default=True, envvar="AIOS_PROFILE", metavar="NAME|FILE",
-        help="Where and how to run: local, kind-cpu, gpu, gpu-8, gpu-multinode, spot, or a values file",
+        help="Where and how to run: local, kind-cpu, gpu, gpu-8, gpu-multinode, spot, kueue, or a values file",
     ),
     click.option("--namespace", "-n", help="Namespace of the cluster; the default is your kubeconfig's"),
     click.option("--context", help="Context of your kubeconfig"),

@@ -80,7 +80,7 @@ def test_two_hundred_runs_have_a_conductor_each(space: Space) -> None:
     try:
         until(lambda: len(player.released) == 2 * RUNS, 600, 1)  # two steps need nothing before them
         started_s = time.monotonic() - began - made_s
-        time.sleep(20)  # whatever they say about their first step is written by then
+        time.sleep(10)  # whatever they say about their first step is written by then
         before, rest_began = [c.tell() for c in conductors], time.monotonic()
         time.sleep(30)
         after, rested_s = [c.tell() for c in conductors], time.monotonic() - rest_began

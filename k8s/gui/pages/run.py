@@ -91,6 +91,7 @@ class RunPage:
             "This run's files lie on the cluster's volume, which is not mounted here: curves and log come from its "
             f"pods, a point every few seconds, as long as those are there. {folders} fetches the files."
         )
+        self.elsewhere.set_visibility(False)
         self.log = LogCard(self.view.name, list(self.steps), self.shown_step or next(iter(self.steps)))
         self.log.build()
         with box("grid"):

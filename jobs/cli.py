@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from jobs.contract.child import report_result
+from jobs.contract.child import report_result, show_stacks_on_signal
 from jobs.contract.errors import AiosError, ExitCode, Interrupted, from_os_error
 from jobs.contract.redact import guard_output
 
@@ -105,6 +105,7 @@ def hrm_hf() -> None:
 def main() -> None:
     """Run the command line: errors become one line and their exit code, the traceback goes to the log."""
     guard_output()
+    show_stacks_on_signal()
     sys.exit(run(sys.argv[1:]))
 
 

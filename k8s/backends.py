@@ -199,6 +199,12 @@ class Cluster:
             runs.resume(self.api, runs.newest_release(self.api, name))
         return self.look(name)()
 
+    def forget_vanished(self, name: str) -> list[str]:
+        """Delete pods that their nodes never confirmed to have ended; returns their names."""
+        from k8s.cluster import runs
+
+        return runs.forget_vanished(self.api, runs.newest_release(self.api, name))
+
     def restore(self, name: str, place: Values) -> RunView:
         """Install a run again whose release is gone, from what it left on the claim that `place` names."""
         from k8s.cluster import files, runs

@@ -205,7 +205,8 @@ def stop(name: str | None, **where: Any) -> None:
 @RUN
 @place_options
 @click.option("--follow", "-f", is_flag=True, help="Stay and watch")
-def resume(name: str | None, follow: bool, **where: Any) -> int:
+@click.option("--force", is_flag=True, help="Forget pods of nodes that vanished; only when those are surely off")
+def resume(name: str | None, follow: bool, force: bool, **where: Any) -> int:
     """Go on with a run that was stopped, has failed, or lost its conductor.
 
     \b
@@ -217,6 +218,8 @@ def resume(name: str | None, follow: bool, **where: Any) -> int:
         found, view = name, place.restore(name, claim_of(**where)[1])
     else:
         found = place.find(name)
+        for pod in place.forget_vanished(found) if force and isinstance(place, Cluster) else ():
+            click.echo(f"Forgot the pod {pod}; its step is tried again", err=True)
         view = place.resume(found)
     click.echo(f"Run {found} is {view.phase}", err=True)
     return _follow(place, found, _come_back(found, **where)) if follow else 0

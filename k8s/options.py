@@ -45,13 +45,22 @@ composition_options = _options(
         help="One value, such as steps.dpo.args.beta=0.2; wins over files",
     ),
     click.option("--input", "inputs", multiple=True, metavar="FILE", help="Export to ingest; repeat for several"),
+    click.option("--grow-memory", is_flag=True, help="Where memory runs out, try once more with half as much again"),
     click.option("--name", help="Name of the run: a-z, 0-9 and hyphens, at most 40; generated when absent"),
 )  # fmt: skip
 
 
 def compose(
-    profile: str, files: tuple[Path, ...], settings: tuple[str, ...], inputs: tuple[str, ...], name: str | None
+    profile: str,
+    files: tuple[Path, ...],
+    settings: tuple[str, ...],
+    inputs: tuple[str, ...],
+    name: str | None,
+    grow_memory: bool = False,
 ) -> run_values.Values:
+    """Return the values that the options describe."""
+    if grow_memory:
+        settings = (*settings, "conductor.growMemory=true")
     return run_values.compose(profile, files=files, settings=settings, name=name, inputs=inputs)
 
 

@@ -9,7 +9,9 @@ AIOS_SUPERVISOR      "pid:start time" of the supervisor; a step whose supervisor
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +39,9 @@ def stop_requested() -> bool:
         return False
     pid, started = supervisor.split(":")
     return not process_alive(int(pid), float(started))
+
+
+def show_stacks_on_signal() -> None:
+    """Let the supervisor ask this process (SIGUSR1) where its threads stand, even while they are stuck in C."""
+    if os.environ.get("AIOS_SUPERVISOR") and hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)

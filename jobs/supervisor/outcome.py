@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +14,20 @@ import orjson
 from jobs.contract.errors import AiosError, ExitCode
 from jobs.contract.files import sha256_file
 from jobs.contract.manifest import MANIFEST_NAME, read_manifest, verify
+from jobs.supervisor.memory import Shortage
 
 KNOWN = frozenset(int(code) for code in ExitCode)
-_MAX_MESSAGE = 1500
+MESSAGE_BYTES = 4096
+"""What Kubernetes keeps of a last message; the rest it cuts off, amid the JSON."""
+_CUTS = ((1500, 1800), (1200, 900), (600, 300), (300, 0))
+"""Characters of message and log to try, until it fits: a character takes one byte to six."""
+KILLED = 137
+"""As the kernel's own kill looks to Kubernetes: counted and tried again, here with more memory."""
+_DEVICE = re.compile(
+    r"\bXid\b|uncorrectable|ECC error|fallen off the bus|GPU is lost|CUDA error: (unknown error|hardware)",
+    re.IGNORECASE,
+)
+_DEVICE_MEMORY = re.compile(r"(CUDA|GPU|HIP)\b.{0,30}out of memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,19 +38,36 @@ class Outcome:
     exit_code: int
     message: str = ""
     manifest_sha256: str | None = None
+    cause: str = ""
+    """memory, node_memory, device, device_memory, hung; empty: the code says it all."""
 
     def termination_message(self, **more: Any) -> bytes:
-        """Serialise for Kubernetes, which keeps 4096 bytes."""
+        """Serialise for Kubernetes: whole JSON of at most 4096 bytes, the end of the log as far as it fits.
+
+        Args:
+            more: small values, and `log`.
+        """
         document = more | {
             "state": self.state,
             "exit_code": self.exit_code,
-            "message": self.message[:_MAX_MESSAGE],
+            "message": self.message,
             "manifest_sha256": self.manifest_sha256,
         }
-        content = orjson.dumps(document)
-        if len(content) > 4096:
-            content = orjson.dumps(document | {"message": self.message[:300], "log": ""})
-        return content[:4096]
+        if self.cause:
+            document["cause"] = self.cause
+        for message_chars, log_chars in _CUTS:
+            short = {"message": _plain(self.message)[:message_chars]}
+            if "log" in document:
+                short["log"] = _plain(str(document["log"]))[-log_chars:] if log_chars else ""
+            content = orjson.dumps(document | short)
+            if len(content) <= MESSAGE_BYTES:
+                return content
+        return orjson.dumps({"state": self.state, "exit_code": self.exit_code, "manifest_sha256": self.manifest_sha256})
+
+
+def _plain(text: str) -> str:
+    """Replace what no JSON may hold: halves of characters, from file names that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def judge(
@@ -48,7 +77,9 @@ def judge(
     attempt_id: str,
     output: Path | None,
     stopping: bool,
-    memory: str = "",
+    shortage: Shortage | None = None,
+    hung: str = "",
+    grow: bool = False,
 ) -> Outcome:
     """Judge an ended step.
 
@@ -58,22 +89,40 @@ def judge(
         attempt_id: the manifest must carry it, unless the step says that it skipped.
         output: folder that the step publishes; None: no folder, and the step's own word counts.
         stopping: a stop was asked for.
-        memory: evidence that the kernel killed a process for want of memory, else empty.
+        shortage: the kernel killed a process for want of memory.
+        hung: why it was taken for hung and ended, else empty.
+        grow: the step may be tried again with more memory, so running out of it is no final failure.
     """
+    if hung:
+        return Outcome(state="failed", exit_code=int(ExitCode.INTERNAL), message=hung, cause="hung")
     if returncode < 0:
-        return _signalled(-returncode, stopping, memory)
+        return _signalled(-returncode, stopping, shortage, grow)
     first = results[0] if results else {}
     code = _exit_code(returncode, results)
     message = str(_spokesman(results, code).get("message") or "")
     if code == ExitCode.DONE:
-        return _published(first, attempt_id, output)
+        return _published(first, attempt_id, output, stopping)
     if code == ExitCode.INTERRUPTED:
         return Outcome(state="interrupted", exit_code=code, message=message or "stopped; a checkpoint is saved")
-    if memory and code == ExitCode.INTERNAL:
-        return Outcome(state="failed", exit_code=int(ExitCode.DIVERGED), message=memory)
+    if shortage and code == ExitCode.INTERNAL:
+        return _short(shortage, grow)
     sha = _manifest_of(output, attempt_id) if code == ExitCode.GATE else None
     message = message or f"the step ended with code {returncode}; see its log"
-    return Outcome(state="failed", exit_code=code, message=message, manifest_sha256=sha)
+    return Outcome(state="failed", exit_code=code, message=message, manifest_sha256=sha, cause=_cause(code, message))
+
+
+def _cause(code: int, message: str) -> str:
+    if code == ExitCode.DIVERGED and _DEVICE_MEMORY.search(message):
+        return "device_memory"
+    return "device" if code == ExitCode.INTERNAL and _DEVICE.search(message) else ""
+
+
+def _short(shortage: Shortage, grow: bool) -> Outcome:
+    """Running out of its own limit ends a step for good, unless it may have more; a node's want of memory passes."""
+    code = int(ExitCode.INTERNAL)
+    if shortage.cause == "memory":
+        code = KILLED if grow else int(ExitCode.DIVERGED)
+    return Outcome(state="failed", exit_code=code, message=shortage.message, cause=shortage.cause)
 
 
 def _exit_code(returncode: int, results: list[Mapping[str, Any]]) -> int:
@@ -90,10 +139,10 @@ def _spokesman(results: list[Mapping[str, Any]], code: int) -> Mapping[str, Any]
     return next((result for result in results if result.get("exit_code", 0) == code), {})
 
 
-def _signalled(number: int, stopping: bool, memory: str) -> Outcome:
+def _signalled(number: int, stopping: bool, shortage: Shortage | None, grow: bool) -> Outcome:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    if memory:
-        return Outcome(state="failed", exit_code=int(ExitCode.DIVERGED), message=memory)
+    if shortage:
+        return _short(shortage, grow)
     if stopping:
         message = f"stopped by {name} before it could end by itself; the last saved checkpoint counts"
         return Outcome(state="interrupted", exit_code=int(ExitCode.INTERRUPTED), message=message)
@@ -104,8 +153,18 @@ def _signalled(number: int, stopping: bool, memory: str) -> Outcome:
     return Outcome(state="failed", exit_code=int(ExitCode.INTERNAL), message=f"the step was ended by {name}{hint}")
 
 
-def _published(result: Mapping[str, Any], attempt_id: str, output: Path | None) -> Outcome:
+def _published(result: Mapping[str, Any], attempt_id: str, output: Path | None, stopping: bool) -> Outcome:
     """Exit 0 alone is no success: a trap that swallows SIGTERM and returns also exits with 0."""
+    found = _proof(result, attempt_id, output)
+    if stopping and found.exit_code != 0:
+        message = (
+            f"asked to stop, it exited with 0 and published nothing; the last saved checkpoint counts ({found.message})"
+        )
+        return Outcome(state="interrupted", exit_code=int(ExitCode.INTERRUPTED), message=message)
+    return found
+
+
+def _proof(result: Mapping[str, Any], attempt_id: str, output: Path | None) -> Outcome:
     if output is None:
         return Outcome(
             state="skipped" if result.get("skipped") else "succeeded",

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,14 +19,17 @@ import psutil
 
 from jobs.contract.attempts import RESULT, STDOUT, STOP, Attempt, claim, new_status
 from jobs.contract.errors import BadConfig, ExitCode, from_os_error
-from jobs.contract.files import write_atomic
 from jobs.contract.lock import process_started
-from jobs.contract.redact import guard_output, redact, redact_bytes, secret_values
-from jobs.supervisor.memory import out_of_memory, peak_bytes
+from jobs.contract.redact import guard_output, redact
+from jobs.supervisor.log import StepLog
+from jobs.supervisor.memory import Memory
 from jobs.supervisor.outcome import Outcome, judge, read_results
-from jobs.supervisor.record import lineage, record_run
+from jobs.supervisor.progress import Watchdog
+from jobs.supervisor.record import lineage, record_run, record_status
 
-HEARTBEAT_S = 3.0
+HEARTBEAT_S = float(os.environ.get("AIOS_HEARTBEAT_S", "3"))
+HUNG_FILE = Path(tempfile.gettempdir()) / "aios-hung"
+"""There while a step in a pod hangs; the pod's readiness probe reads it out, which is how the conductor hears of it."""
 _TICK_S = 0.1
 _WINDOWS = os.name == "nt"
 
@@ -47,17 +50,21 @@ def _run(command: list[str]) -> int:
     run, step = os.environ.get("AIOS_RUN"), os.environ.get("AIOS_STEP")
     if not (command and run and step):
         raise BadConfig("the supervisor was started without AIOS_RUN, AIOS_STEP or a command", next_step="set them")
-    folder = Path(os.environ.get("AIOS_RUNS_DIR", "artifacts/runs")) / run / "steps" / step
+    folder = _run_folder(run) / "steps" / step
     rank = os.environ.get("PET_NODE_RANK", "0")
     if rank != "0":
         folder = folder / f"node-{rank}"  # pods of one gang keep their records apart; the first one publishes
     wanted = os.environ.get("AIOS_ATTEMPT")
     status = new_status(run, step, os.environ.get("AIOS_OUTPUT") if rank == "0" else None, command)
     attempt = claim(folder, status, int(wanted) if wanted else None)
-    record_run(Path(os.environ.get("AIOS_RUNS_DIR", "artifacts/runs")) / run)
+    record_run(_run_folder(run))
     if attempt is None:
         return int(ExitCode.DONE)  # another supervisor has this attempt: nothing to do, nothing to report
     return Supervisor(attempt).run(command)
+
+
+def _run_folder(run: str) -> Path:
+    return Path(os.environ.get("AIOS_RUNS_DIR", "artifacts/runs")) / run
 
 
 def _refuse(code: int, message: str) -> int:
@@ -83,9 +90,11 @@ class Supervisor:
         self.stop_requests = 0
         self._stop_seen = 0
         self._stopped_at = 0.0
-        self._done = threading.Event()
         output = attempt.status["output"]
         self.output = Path(output) if output else None
+        self.memory = Memory()
+        self.watchdog = Watchdog(self.output, attempt.folder / STDOUT)
+        self._ended_as_hung = ""
 
     def run(self, command: Sequence[str]) -> int:
         """Start the step, wait for its end, judge it."""
@@ -103,8 +112,8 @@ class Supervisor:
                 start_new_session=not _WINDOWS,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
-        echo = threading.Thread(target=self._echo, args=(log,), daemon=True)
-        echo.start()
+        self.output_log = StepLog(log)
+        self.output_log.start()
         with contextlib.suppress(OSError):
             self.attempt.update(state="running", pid=child.pid, started=_started(child.pid))
             self.attempt.event("started", pid=child.pid, command=list(command))
@@ -116,9 +125,11 @@ class Supervisor:
             attempt_id=self.attempt.status["attempt_id"],
             output=self.output,
             stopping=self.stop_requests > 0,
-            memory=out_of_memory(),
+            shortage=self.memory.shortage(),
+            hung=self._ended_as_hung,
+            grow=bool(os.environ.get("AIOS_GROW_MEMORY")),
         )
-        return self._finish(outcome, returncode, echo)
+        return self._finish(outcome, returncode)
 
     def _environment(self) -> dict[str, str]:
         supervisor = self.attempt.status["supervisor"]
@@ -146,7 +157,26 @@ class Supervisor:
                 # A full disk must not kill the training; the end is reported by exit code as well.
                 with contextlib.suppress(OSError):
                     self.attempt.update()
+                    record_status(_run_folder(self.attempt.status["run"]))
+                self._watch(child)
             time.sleep(_TICK_S)
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        """Say it where people and Kubernetes look when the step hangs, and when it goes on after all."""
+        if not self.watchdog.look():
+            return
+        hung = self.watchdog.hung
+        dumped = self.watchdog.dump(child.pid) if hung else 0
+        with contextlib.suppress(OSError):
+            self.attempt.event("hung" if hung else "goes on", message=hung, stacks=dumped)
+            self.attempt.update(hung=hung)
+        with contextlib.suppress(OSError):
+            HUNG_FILE.unlink(missing_ok=True)
+            if hung and os.getpid() == 1:
+                HUNG_FILE.write_text(f"hung: {hung}\n", encoding="utf-8")
+        if hung and os.environ.get("AIOS_ON_HANG") == "restart":
+            self._ended_as_hung = f"{hung}; ended, to go on from the last checkpoint"
+            _kill_group(child)
 
     def _pass_on_stop(self, child: subprocess.Popen[bytes]) -> None:
         stop_file = self.attempt.folder / STOP
@@ -169,45 +199,28 @@ class Supervisor:
         if self.stop_requests >= 2:
             _kill_group(child)
 
-    def _finish(self, outcome: Outcome, returncode: int, echo: threading.Thread) -> int:
-        self._done.set()
-        echo.join(timeout=5)
-        with contextlib.suppress(OSError):
-            scrub(self.attempt.folder / STDOUT)
+    def _finish(self, outcome: Outcome, returncode: int) -> int:
+        self.output_log.finish()
+        memory = self.memory.figures()
         final: dict[str, Any] = {
             "state": outcome.state,
             "exit_code": outcome.exit_code,
             "message": redact(outcome.message),
             "manifest_sha256": outcome.manifest_sha256,
-        }
+        } | ({"cause": outcome.cause} if outcome.cause else {})
         if outcome.exit_code == 0:
             final["lineage"] = lineage(self.output)
         with contextlib.suppress(OSError):
-            self.attempt.event("finished", returncode=returncode, peak_memory_bytes=peak_bytes(), **final)
+            self.attempt.event("finished", returncode=returncode, peak_memory_bytes=memory.get("peak"), **final)
             self.attempt.update(finished_at=time.time(), **final)
-        more = {"attempt": self.attempt.number, "attempt_id": self.attempt.status["attempt_id"]}
+        more: dict[str, Any] = {"attempt": self.attempt.number, "attempt_id": self.attempt.status["attempt_id"]}
+        if memory:
+            more["memory"] = memory
         if outcome.exit_code != 0:
-            more["log"] = redact(_last_lines(self.attempt.folder / STDOUT))
+            more["log"] = redact(self.output_log.tail())
         outcome = replace(outcome, message=redact(outcome.message))
         write_termination_message(outcome.termination_message(**more))
         return outcome.exit_code
-
-    def _echo(self, log: Path) -> None:
-        """Copy the log to our own output, for `kubectl logs`; a thread, since a stalled reader may block it."""
-        rest, secret = b"", bool(secret_values())
-        with contextlib.suppress(OSError, ValueError), log.open("rb") as file:
-            while True:
-                last = self._done.is_set()
-                while chunk := file.read(1 << 16):
-                    # Our output hides secrets: whole lines, so that none is cut in two and missed.
-                    whole, rest = _whole_lines(rest + chunk) if secret else (chunk, b"")
-                    sys.stdout.buffer.write(whole)
-                    sys.stdout.buffer.flush()
-                if last:
-                    sys.stdout.buffer.write(rest)
-                    sys.stdout.buffer.flush()
-                    return
-                time.sleep(_TICK_S)
 
 
 def real_command(command: Sequence[str]) -> list[str]:
@@ -245,30 +258,7 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _whole_lines(content: bytes) -> tuple[bytes, bytes]:
-    """Return the whole lines, and the rest; a line that never ends is let go at 64 KB."""
-    end = content.rfind(b"\n") + 1
-    return (content, b"") if len(content) - end > 1 << 16 else (content[:end], content[end:])
-
-
-def scrub(log: Path) -> None:
-    """Take secrets out of a finished log: what the step itself prints hides them, native code beneath it may not."""
-    values = secret_values()
-    if values and any(value.encode() in log.read_bytes() for value in values):
-        write_atomic(log, redact_bytes(log.read_bytes(), values))
-
-
 def _started(pid: int) -> float | None:
     with contextlib.suppress(psutil.Error):
         return process_started(pid)
     return None
-
-
-def _last_lines(log: Path, limit: int = 1800) -> str:
-    """Return the end of the log, whole lines, for the termination message."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - limit))
-        text = file.read().decode(errors="replace")
-        return text if size <= limit else text.partition("\n")[2]
-    return ""

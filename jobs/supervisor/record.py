@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from jobs.contract.errors import AiosError
-from jobs.contract.files import write_json
+from jobs.contract.files import write_atomic, write_json
 from jobs.contract.manifest import read_manifest
 
 
@@ -38,6 +38,21 @@ def record_run(folder: Path) -> None:
             "lineage": {},
         }
         write_json(path, document)
+
+
+def record_status(folder: Path) -> None:
+    """Copy what the conductor wrote about the run (attempts, diagnoses, events) from the mounted status to the volume.
+
+    The conductor mounts no volume, and a release's objects go with it: what its pods died of shall outlive both.
+    """
+    values = os.environ.get("AIOS_VALUES")
+    if not values or os.environ.get("PET_NODE_RANK", "0") != "0":
+        return
+    source, target = Path(values).with_name("state.json"), folder / "cluster.json"
+    with contextlib.suppress(OSError):
+        content = source.read_bytes()
+        if not target.exists() or target.read_bytes() != content:
+            write_atomic(target, content)
 
 
 def lineage(output: Path | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from jobs.contract.errors import AiosError, BadConfig, BadData, EnvironmentUnfit, FolderBusy
 from k8s.cluster.client import Api, Object
 from k8s.cluster.runs import Picture
-from k8s.diagnosis import diagnose
+from k8s.diagnose import diagnose
 from k8s.sharing import reads, writes
 from k8s.values import Values, read_yaml
 

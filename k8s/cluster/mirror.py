@@ -6,12 +6,14 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from jobs.contract.errors import AiosError
 from k8s.cluster.client import TRANSPORT, Api, Expired, Object
 
 _LOG = logging.getLogger("aios")
+_REMEMBERED = 50
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
 """Between attempts; doubled while nothing comes, from the start again as soon as something has."""
 
@@ -22,9 +24,16 @@ class Mirror:
     Broken connections, restarts of the server and 410 mean: look again. Never that something has failed.
     """
 
-    def __init__(self, api: Api, path: str, selector: str, changed: threading.Event) -> None:
-        self.api, self.path, self.selector, self.changed = api, path, selector, changed
+    def __init__(
+        self, api: Api, path: str, selector: str, changed: threading.Event, *,
+        fields: str = "", keep: Callable[[Object], bool] | None = None,
+    ) -> None:  # fmt: skip
+        self.api, self.path, self.changed = api, path, changed
+        self.selector = {"labelSelector": selector} | ({"fieldSelector": fields} if fields else {})
+        self.keep = keep
         self.objects: dict[str, Object] = {}
+        self.gone: dict[str, Object] = {}
+        """The last that was seen of deleted objects: an evicted pod is gone before anybody has looked at its end."""
         self.ready = threading.Event()
         self.error: Exception | None = None
         self._version = ""
@@ -61,8 +70,10 @@ class Mirror:
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
 
     def _list(self) -> None:
-        answer = self.api.get(self.path, labelSelector=self.selector)
-        self.objects = {item["metadata"]["name"]: item for item in answer["items"]}
+        answer = self.api.get(self.path, **self.selector)
+        found = {item["metadata"]["name"]: item for item in answer["items"] if self._wanted(item)}
+        self._bury({name: item for name, item in self.objects.items() if name not in found})
+        self.objects = found
         self._version = answer["metadata"]["resourceVersion"]
         self.error = None
         self._pause_s = _PAUSE_S
@@ -70,17 +81,24 @@ class Mirror:
         self.changed.set()
 
     def _watch(self) -> None:
-        query: dict[str, Any] = {"labelSelector": self.selector, "resourceVersion": self._version}
+        query: dict[str, Any] = self.selector | {"resourceVersion": self._version}
         for event in self.api.watch(self.path, **query):
             item = event["object"]
             self._pause_s = _PAUSE_S
             self._version = item["metadata"]["resourceVersion"]
-            if event["type"] == "BOOKMARK":
+            if event["type"] == "BOOKMARK" or not self._wanted(item):
                 continue
             objects = dict(self.objects)
             if event["type"] == "DELETED":
                 objects.pop(item["metadata"]["name"], None)
+                self._bury({item["metadata"]["name"]: item})
             else:
                 objects[item["metadata"]["name"]] = item
             self.objects = objects
             self.changed.set()
+
+    def _wanted(self, item: Object) -> bool:
+        return self.keep is None or self.keep(item)
+
+    def _bury(self, items: dict[str, Object]) -> None:
+        self.gone = dict([*self.gone.items(), *items.items()][-_REMEMBERED:])

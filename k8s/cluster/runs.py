@@ -13,10 +13,11 @@ from jobs.contract.errors import AiosError, BadConfig, NotAuthorised
 from k8s import helm
 from k8s.cluster import names
 from k8s.cluster.client import Api, ApiError, Object, find, namespace_exists, no_namespace
-from k8s.cluster.conduct import Observed, needs_of, observe
 from k8s.cluster.mirror import Mirror
-from k8s.conductor import Phase, StepState, decide
-from k8s.diagnosis import is_true, seconds
+from k8s.cluster.observe import Observed, needs_of, observe, running
+from k8s.conductor import Phase, decide
+from k8s.diagnose import Diagnosis, diagnose_pod
+from k8s.objects import is_true, name_of, seconds
 from k8s.steps import STEPS
 from k8s.values import Values, read_yaml
 from k8s.view import RunView, StepView
@@ -81,10 +82,10 @@ def view(
     for name in expected:
         job = f"{release}-{name}"
         mine = [pod for pod in pods.values() if (pod["metadata"].get("labels") or {}).get("job-name") == job]
-        observed[name] = observe(jobs.get(job), mine, written.get("steps", {}).get(name, {}).get("phase", ""))
+        known = written.get("steps", {}).get(name, {})
+        observed[name] = observe(jobs.get(job), mine, known.get("phase", ""), known.get("attempts", ()))
     stopped = any(_stopped(seen.job) for seen in observed.values())
-    states = {n: StepState(phase=seen.phase, needs=needs_of(seen.job, observed)) for n, seen in observed.items()}
-    plan = decide(states, stopped=stopped)
+    plan = decide({n: seen.state(needs_of(seen.job, observed)) for n, seen in observed.items()}, stopped=stopped)
     steps = tuple(
         _step_view(name, seen, written.get("steps", {}).get(name, {}), cut_off=name in plan.skip, stopped=stopped)
         for name, seen in observed.items()
@@ -115,11 +116,8 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
     phase = Phase.SKIPPED if cut_off else seen.phase
     attempts = written.get("attempts", [])
     last = attempts[-1] if attempts else {}
-    found = seen.diagnosis
     status = (seen.job or {}).get("status", {})
-    message = seen.message or (found.summary if found else "") or written.get("message", "")
-    if found and phase is not Phase.FAILED and found.resolution:
-        message = f"{found.code}: {found.summary}; {found.resolution}"
+    message = _message(seen, phase, written)
     pod = seen.pods[-1] if seen.pods else {}
     return StepView(
         name=name,
@@ -140,6 +138,21 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
 def _pods_at_once(job: Object | None) -> int:
     """Return how many pods of a gang, or shards, make one attempt."""
     return int(((job or {}).get("spec") or {}).get("completions") or 1)
+
+
+def _message(seen: Observed, phase: Phase, written: Mapping[str, Any]) -> str:
+    """Return what is wrong and what to do. The conductor knows more than we: it reads events, and remembers."""
+    found, recorded = seen.diagnosis, written.get("diagnosis")
+    newest = name_of(seen.pods[-1]) if seen.pods else ""
+    if recorded and phase in (Phase.RUNNING, Phase.FAILED):
+        same = found is not None and found.code == recorded.get("code")
+        unseen = found is None and recorded.get("pod", "") in ("", newest) and not any(map(running, seen.pods))
+        found = Diagnosis.from_json(recorded) if same or unseen or not seen.pods else found
+    if found is None:
+        return seen.message or str(written.get("message", ""))
+    if found.code.startswith("APP_") and phase is Phase.FAILED:
+        return seen.message or found.summary  # the step's own sentence, which ends in what to do
+    return f"{found.code}: {found.summary}" + (f"; {found.resolution}" if found.resolution else "")
 
 
 def _over(phase: Phase) -> bool:
@@ -281,6 +294,18 @@ def _await_quiet(api: Api, release: str, grace_s: float) -> None:
                 next_step=f"kubectl -n {api.namespace} get pods -l {names.INSTANCE}={release}, then resume again",
             )
         time.sleep(1)
+
+
+def forget_vanished(api: Api, release: str) -> list[str]:
+    """Delete by force the pods of a release that should be gone and are not, so that replacements come.
+
+    Two pods that write one folder would damage it: this is for nodes that are off for good, and for people to decide.
+    """
+    pods = api.get(api.path("pods"), labelSelector=f"{names.INSTANCE}={release},{names.STEP}")["items"]
+    found = [name_of(pod) for pod in pods if (d := diagnose_pod(pod)) and d.code == "ZOMBIE_TERMINATING"]
+    for name in found:
+        api.delete(api.path("pods", name), gracePeriodSeconds=0)
+    return found
 
 
 def _step_jobs(api: Api, release: str) -> list[Object]:

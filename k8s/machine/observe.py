@@ -103,7 +103,7 @@ def _step_view(
         needs=tuple(step["needs"]),
         attempt=seen.number,
         exit_code=status.get("exit_code"),
-        message=status.get("message") or ("" if not cut_off else "a step before it failed"),
+        message=status.get("message") or status.get("hung") or ("" if not cut_off else "a step before it failed"),
         started_at=status.get("started_at"),
         finished_at=status.get("finished_at"),
         node=status.get("host", ""),

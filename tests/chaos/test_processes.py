@@ -39,7 +39,7 @@ SAVE_STEPS = 10
 SETTINGS = {
     "max_steps": 150, "save_steps": SAVE_STEPS, "eval_steps": 50, "batch_size": 4, "lr": 1e-3, "precision": "fp32",
 }  # fmt: skip
-# Three kills that count (the backoff limit allows four), and stops that must not; each ends an attempt.
+# Three kills that count, as many as the backoff limit allows, and stops that must not; each ends an attempt.
 ENDING = ("trainer SIGKILL", "trainer SIGKILL", "supervisor SIGKILL", "trainer SIGTERM", "supervisor SIGTERM")
 # An attempt outlives these.
 BYSTANDERS = ("conductor SIGKILL", "conductor SIGKILL", "conductor SIGTERM", "launcher SIGKILL", "launcher SIGTERM")

@@ -1,3 +1,21 @@
+{{/* What of the claim a step sees: all of it, or, isolated, its own run's folders and what runs share, read-only. */}}
+{{- define "run.workspaceMounts" -}}
+{{- $workspace := .root.Values.workspace -}}{{- $run := .root.Values.run.name -}}
+{{- if eq $workspace.isolation "run" -}}
+- {name: own, mountPath: /workspace}
+- {name: workspace, mountPath: /workspace/artifacts, subPath: isolated/{{ $run }}/artifacts}
+- {name: workspace, mountPath: /workspace/training_data, subPath: isolated/{{ $run }}/training_data}
+# Where `aios jobs submit --input` and `upload` put this run's exports.
+- {name: workspace, mountPath: /workspace/training_data/exports/{{ $run }}, subPath: training_data/exports/{{ $run }}, readOnly: true}
+{{- $name := .name }}
+{{- range $workspace.shared }}
+- {name: workspace, mountPath: /workspace/{{ . }}, subPath: {{ . }}{{ if ne $name "fetch-model" }}, readOnly: true{{ end }}}
+{{- end }}
+{{- else -}}
+- {name: workspace, mountPath: /workspace}
+{{- end -}}
+{{- end }}
+
 {{/*
 One step as a Job; dict "root" $ "name" STEP "step" VALUES. All steps are this template.
 It is suspended: the conductor releases it when the steps before it have succeeded.
@@ -23,6 +41,13 @@ metadata:
     # The conductor turns this into Kueue's label when it releases the step: with the label from the start, Kueue
     # would start the steps out of order.
     aios-alignment/queue: {{ . }}
+    {{- end }}
+    {{- with $step.startupDeadlineSeconds }}
+    aios-alignment/startup-deadline-s: {{ . | int64 | quote }}
+    {{- end }}
+    {{- if $root.Values.conductor.growMemory }}
+    # A step that runs out of memory is suspended, given half as much again, and let go on, once.
+    aios-alignment/grow-memory: "true"
     {{- end }}
     {{- with $root.Values.annotations }}
     {{- toYaml . | nindent 4 }}
@@ -153,9 +178,22 @@ spec:
             - {name: AIOS_OUTPUT, value: {{ include "run.manifestFolder" . | quote }}}
             - {name: AIOS_RELEASE, value: {{ $root.Release.Name | quote }}}
             - {name: AIOS_VALUES, value: /etc/aios/values.yaml}
+            # Nothing outside is read or written, whatever links others plant on the volume.
+            - {name: AIOS_WORKSPACE, value: /workspace}
+            {{- with $step.secrets }}
+            {{- $hidden := list }}{{ range . }}{{ $hidden = append $hidden .env }}{{ end }}
+            # What these hold is hidden in logs, messages and reports.
+            - {name: AIOS_SECRETS, value: {{ join "," $hidden | quote }}}
+            {{- end }}
             - {name: AIOS_NPROC, value: {{ $step.processes | default 1 | int | quote }}}
             # torchrun kills its ranks after 30 s unless told how long the grace period is.
             - {name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT, value: {{ max 5 (sub $grace 20) | quote }}}
+            {{- with $step.onHang }}
+            - {name: AIOS_ON_HANG, value: {{ . }}}
+            {{- end }}
+            {{- if $root.Values.conductor.growMemory }}
+            - {name: AIOS_GROW_MEMORY, value: "1"}
+            {{- end }}
             - {name: HF_HOME, value: /tmp/huggingface}
             {{- if not $step.hub }}
             - {name: HF_HUB_OFFLINE, value: "1"}
@@ -189,12 +227,18 @@ spec:
             {{- toYaml . | nindent 12 }}
           {{- end }}
           terminationMessagePolicy: FallbackToLogsOnError
+          # Not for traffic: the supervisor writes the file when the step hangs, and the probe's words reach the conductor.
+          readinessProbe:
+            exec: {command: [/bin/sh, -c, "! cat /tmp/aios-hung"]}
+            periodSeconds: 30
+            timeoutSeconds: 10
+            failureThreshold: 1
           securityContext:
             allowPrivilegeEscalation: false
             readOnlyRootFilesystem: true
             capabilities: {drop: [ALL]}
           volumeMounts:
-            - {name: workspace, mountPath: /workspace}
+            {{- include "run.workspaceMounts" . | nindent 12 }}
             - {name: tmp, mountPath: /tmp}
             - {name: values, mountPath: /etc/aios, readOnly: true}
             {{- with $step.shmSize }}
@@ -203,9 +247,13 @@ spec:
       volumes:
         - name: workspace
           persistentVolumeClaim: {claimName: {{ $root.Values.workspace.claim }}}
-        # The values go to run.json on the volume, for the day when the release is gone.
+        {{- if eq $root.Values.workspace.isolation "run" }}
+        - name: own
+          emptyDir: {sizeLimit: 64Mi}
+        {{- end }}
+        # The values go to run.json on the volume, and what the conductor finds beside it: for the day when the release is gone.
         - name: values
-          configMap: {name: {{ include "run.status" $root }}, items: [{key: values.yaml, path: values.yaml}]}
+          configMap: {name: {{ include "run.status" $root }}}
         - name: tmp
           emptyDir: {sizeLimit: {{ $step.tmpSize | default "4Gi" }}}
         {{- with $step.shmSize }}

@@ -10,7 +10,8 @@ from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
 from k8s.gui.pages.curves import Curves, Source, source_of
-from k8s.gui.pages.frame import card, frame, link, live, missing, note, scheme, segments, table, tag
+from k8s.gui.pages.elements import card, link, note, segments, table, tag
+from k8s.gui.pages.frame import frame, live, missing, scheme
 from k8s.gui.runs import folder_of, values_of
 from k8s.gui.verdicts import verdict
 from k8s.values import enabled_steps
@@ -19,6 +20,7 @@ _MOST = 8
 _HEADLINE = {
     "gain": "Gain, points",
     "gain_low": "Gain, lower end",
+    "gain_high": "Gain, upper end",
     "win_rate": "Preference win-rate",
     "auc": "AUC",
     "accuracy": "Pairwise accuracy",

@@ -12,7 +12,7 @@ from nicegui import background_tasks
 
 from k8s.gui.charts import base, draw, palette
 from k8s.gui.loglines import LoggedMetrics
-from k8s.gui.pages.frame import box, card, segments, table, tag
+from k8s.gui.pages.elements import box, card, segments, table, tag
 from k8s.gui.runs import folder_of, in_cluster
 from k8s.gui.series import CHARTS, LIBRARY, Chart, MetricsFile
 

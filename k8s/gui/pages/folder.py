@@ -11,7 +11,8 @@ from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
 from k8s.gui.files import TOPS, listing, size_text
-from k8s.gui.pages.frame import card, copy_button, file_link, frame, link, missing, table, tag
+from k8s.gui.pages.elements import card, copy_button, file_link, link, table, tag
+from k8s.gui.pages.frame import frame, missing
 
 _MOST = 500
 
@@ -29,7 +30,9 @@ async def page(request: Request, path: str) -> None:
         tag("code", shown, "breakable")
         copy_button(lambda: shown, "Copy path")
     with card():
-        rows: list[list[Any]] = [] if shown in TOPS else [[lambda: link("..", _address(folder.parent)), ""]]
+        rows: list[list[Any]] = (
+            [] if shown in TOPS else [[lambda: link("↑ parent folder", _address(folder.parent)), ""]]
+        )
         for name, is_folder, size in found[:_MOST]:
             rows.append([_entry(folder / name, is_folder), "" if is_folder else size_text(size)])
         table(["Name", "Size"], rows, right=(1,), label="Files")

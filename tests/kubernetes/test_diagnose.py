@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from typing import Any
 
 import pytest
 
-from k8s.cluster.conduct import observe
+from k8s.cluster.observe import Surroundings, observe
 from k8s.conductor import Phase
-from k8s.diagnosis import diagnose
+from k8s.diagnose import diagnose
 
 Object = dict[str, Any]
 
@@ -57,7 +58,7 @@ CASES = [
     (pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
          "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}]), "UNSCHEDULABLE", "nvidia.com/gpu"),
     (pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-         "message": 'persistentvolumeclaim "aios-workspace" not found'}]), "UNSCHEDULABLE", "make the claim"),
+         "message": 'persistentvolumeclaim "aios-workspace" not found'}]), "CONFIG", "make the claim"),
     (pod("Pending", state=waiting("ErrImagePull", "manifest unknown")), "IMAGE_PERMANENT", "registry/rm:1"),
     (pod("Pending", state=waiting("ErrImagePull", "401 Unauthorized")), "IMAGE_PERMANENT", "pullSecrets"),
     (pod("Pending", state=waiting("InvalidImageName", "could not parse")), "IMAGE_PERMANENT", "registry/rm:1"),
@@ -66,7 +67,7 @@ CASES = [
     (pod("Pending", state=waiting("CreateContainerConfigError", 'secret "hub" not found')), "CONFIG", "hub"),
     (pod("Failed", state=ended(137, "OOMKilled")), "OOM_CONTAINER", "6Gi"),
     (pod("Failed", state=ended(71, message="out of memory: limit 6 GiB, peak 6 GiB")), "OOM_CONTAINER", "batch_size"),
-    (pod("Failed", state=ended(71, message="CUDA out of memory")), "APP_DIVERGED", "CUDA out of memory"),
+    (pod("Failed", state=ended(71, message="CUDA out of memory")), "OOM_GPU", "CUDA out of memory"),
     (pod("Failed", state=ended(64, message="the ratios add up to 2")), "APP_CONFIG", "the ratios"),
     (pod("Failed", state=ended(65, message="no rows")), "APP_DATA", "no rows"),
     (pod("Failed", state=ended(66, message="no manifest")), "APP_UPSTREAM", "no manifest"),
@@ -117,7 +118,8 @@ PROOF = ended(0, "Completed", state="succeeded", manifest_sha256="a" * 64)
         (job(suspend=True), [], Phase.WAITING),
         (job(), [pod()], Phase.RUNNING),
         (job(("Complete", "", "")), [pod("Succeeded", state=PROOF)], Phase.SUCCEEDED),
-        (job(("Complete", "", "")), [], Phase.SUCCEEDED),
+        # Its pods are gone and nobody saw their last words: an evicted pod that trapped SIGTERM leaves just this.
+        (job(("Complete", "", "")), [], Phase.FAILED),
         # An evicted pod that traps SIGTERM and exits with 0 is reported as complete.
         (job(("Complete", "", "")), [pod("Succeeded", state=ended(0, "Completed"))], Phase.FAILED),
         # The Job's end arrived before the pod's: wait for the proof.
@@ -129,6 +131,46 @@ PROOF = ended(0, "Completed", state="succeeded", manifest_sha256="a" * 64)
 def test_success_needs_proof(given: Object, pods: list[Object], phase: Phase) -> None:
     """Complete is not enough: the pod says what it published, or is gone."""
     assert observe(given, pods).phase is phase
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"state": "failed", "manifest_sha256": "a" * 64},
+        {"state": "interrupted", "manifest_sha256": "a" * 64},
+        {"state": "succeeded", "manifest_sha256": None},
+        {"state": "succeeded", "exit_code": 70, "manifest_sha256": "a" * 64},
+        {},
+    ],
+)
+def test_a_message_that_is_no_proof(said: dict[str, Any]) -> None:
+    """Success is said by a supervisor that saw this attempt's manifest; anything else beside exit 0 is none."""
+    seen = observe(job(("Complete", "", "")), [pod("Succeeded", state=ended(0, "Completed", **said))])
+    assert seen.phase is Phase.FAILED
+    assert seen.diagnosis
+    assert seen.diagnosis.code == "APP_UNPROVEN"
+
+
+def test_proof_is_remembered_after_the_pods_are_gone() -> None:
+    """What the conductor recorded of a pod counts; a pod that was seen deleted counts by its last words."""
+    complete, proof = job(("Complete", "", "")), pod("Succeeded", state=PROOF)
+    attempt = {"pod": "demo-rm-abcde", "exit_code": 0, "manifest_sha256": "a" * 64}
+    assert observe(complete, [], "running", [attempt]).phase is Phase.SUCCEEDED
+    assert observe(complete, [], "succeeded").phase is Phase.SUCCEEDED
+    assert observe(complete, [], "running", [], Surroundings(gone=[proof])).phase is Phase.SUCCEEDED
+    evicted = pod("Succeeded", state=ended(0, "Completed"), conditions=disrupted("EvictionByEvictionAPI"))
+    seen = observe(complete, [], "running", [], Surroundings(gone=[evicted]))
+    assert seen.phase is Phase.FAILED
+    assert seen.diagnosis
+    assert seen.diagnosis.code == "DRAINED"
+    assert "no success" in seen.diagnosis.summary
+
+
+def test_a_pod_may_be_late_with_its_word() -> None:
+    """Two watches are not in step: right after a Job's end its pods are waited for."""
+    complete = job(("Complete", "", ""))
+    complete["status"]["completionTime"] = datetime.datetime.now(datetime.UTC).isoformat()
+    assert observe(complete, []).phase is Phase.RUNNING
 
 
 def test_a_job_that_was_cleaned_up_after_success_stays_succeeded() -> None:

@@ -1,0 +1,345 @@
+"""Why a pod ended, or will not: exit code, memory, eviction, disruption, deletion; what is wrong while it runs."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.contract.errors import NEVER_RETRIED, ExitCode
+from k8s.causes.devices import device_fault, unhealthy_devices
+from k8s.causes.diagnosis import Diagnosis, Scene
+from k8s.causes.kubelet import REJECTIONS, kubelet_ended
+from k8s.objects import (
+    condition,
+    container,
+    ending,
+    in_gib,
+    is_true,
+    last_message,
+    more_memory,
+    name_of,
+    node_of,
+    proven,
+    quantity,
+    seconds,
+    statuses,
+    termination_message,
+)
+
+ZOMBIE_S = 120.0
+"""How long after its grace period a pod may still be there."""
+_LASTING_S = 60.0
+_JOB_FINALIZER = "batch.kubernetes.io/job-tracking"
+_REPLACED = "nothing: it is replaced, uncounted, and goes on from its last checkpoint"
+_DISRUPTIONS = {
+    "PreemptionBy": ("PREEMPTED", "it made room for a more important pod"),
+    "EvictionByEvictionAPI": ("DRAINED", "its node was drained, or somebody evicted it"),
+    "DeletionByTaintManager": ("NODE_LOST", "its node was lost or tainted"),
+    "DeletionByDeviceTaintManager": ("GPU_NODE_BAD", "its device was tainted"),
+    "DeletionByPodGC": ("NODE_LOST", "its node is gone"),
+}
+_DECISIVE = (NEVER_RETRIED - {ExitCode.DIVERGED}) | {ExitCode.UNAVAILABLE, ExitCode.VOLUME}
+"""Codes by which a step speaks of its input or surroundings; what befell its pod besides does not matter."""
+_ADVICE = {
+    2: "correct the arguments under steps.NAME.args",
+    3: "the result is published, but below the gate you set",
+    64: "correct the values",
+    65: "correct the data",
+    66: "run the step that makes the missing folder, or correct the path",
+    69: "check the network policy and the remote service; it is tried again",
+    70: "it is tried again; the log has the traceback",
+    71: "lower the learning rate or the batch size",
+    74: "check space and permissions of the volume (uid, gid, fsGroup)",
+    77: "check the Secret that steps.NAME.secrets names",
+    78: "this image or node cannot run the step: check drivers and architecture",
+    137: "it is tried again; if it recurs, look at the node's memory and its kernel log (`kubectl describe node`)",
+    143: "it is tried again; if it recurs, find out who ends it",
+}
+_GPU_MEMORY = re.compile(r"(CUDA|GPU|HIP|device)\b.{0,30}out of memory", re.IGNORECASE)
+
+
+def zombie(scene: Scene) -> Diagnosis | None:
+    """Diagnose a pod that should be gone and is not: its Job waits for it, and no replacement will come."""
+    pod, metadata = scene.pod, scene.pod.get("metadata", {})
+    due = seconds(metadata.get("deletionTimestamp"))
+    if due is None or scene.now < due + ZOMBIE_S:
+        return None
+    name, node, since = name_of(pod), node_of(pod), str(metadata.get("deletionTimestamp"))
+    others = [f for f in metadata.get("finalizers") or [] if f != _JOB_FINALIZER]
+    if scene.status.get("phase") in ("Succeeded", "Failed"):
+        if not others:
+            return None
+        return Diagnosis(
+            code="ZOMBIE_TERMINATING", node=node, summary=f"the pod {name} has ended, but {', '.join(others)} holds it",
+            detail=f"due to be gone since {since}; finalizers: {', '.join(others)}",
+            resolution=f"whoever set the finalizer must take it away: kubectl edit pod {name}",
+        )  # fmt: skip
+    space = f" -n {metadata['namespace']}" if metadata.get("namespace") else ""
+    ready = _node_ready(scene)
+    state = {True: "answers, but cannot end it", False: "does not answer", None: "probably does not answer"}[ready]
+    return Diagnosis(
+        code="ZOMBIE_TERMINATING", node=node,
+        summary=f"the pod {name} should be gone since {since}; its node {node} {state}",
+        detail="no replacement comes before it is gone: two pods must never write one folder, so Kubernetes waits "
+        "until the node says that this one has ended",
+        resolution=f"kubectl get node {node}; when that machine is surely off: kubectl delete pod {name}{space} "
+        f"--grace-period=0 --force (or `aios jobs resume RUN --force`), or, where volumes hang on it too: "
+        f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+    )  # fmt: skip
+
+
+def _node_ready(scene: Scene) -> bool | None:
+    node = next((n for n in scene.nodes if name_of(n) == node_of(scene.pod)), None)
+    return None if node is None else is_true(node, "Ready")
+
+
+def rejected(scene: Scene) -> Diagnosis | None:
+    """Diagnose a pod that its kubelet refused, evicted or ended: `status.reason` says so."""
+    reason, message = scene.status.get("reason", ""), scene.status.get("message", "")
+    if not reason or proven(scene.pod):
+        return None
+    end = ending(scene.pod)
+    if end is not None and end.get("exitCode") in _DECISIVE and reason != "UnexpectedAdmissionError":
+        return None
+    if reason == "DeadlineExceeded":
+        limit = scene.pod.get("spec", {}).get("activeDeadlineSeconds")
+        saved = "; a checkpoint is saved" if end and end.get("exitCode") == ExitCode.INTERRUPTED else ""
+        return Diagnosis(
+            code="DEADLINE", summary=f"it ran longer than its {limit} s{saved}" if limit else f"it ran too long{saved}",
+            detail=message, node=node_of(scene.pod), resolution="raise steps.NAME.activeDeadlineSeconds",
+        )  # fmt: skip
+    return kubelet_ended(scene, reason, message) if reason in REJECTIONS or reason.startswith("OutOf") else None
+
+
+def ended(scene: Scene) -> Diagnosis | None:
+    """Diagnose a container that has ended: what it said itself, memory, its exit code."""
+    end = ending(scene.pod)
+    if end is None or proven(scene.pod):
+        return None
+    said, code = termination_message(scene.pod), int(end.get("exitCode") or 0)
+    if _out_of_memory(scene, end, said):
+        return _memory(scene, end, said)
+    text, node = _text(end, said), node_of(scene.pod)
+    device = device_fault(scene, code, f"{text} {said.get('log', '')}", str(said.get("cause", "")))
+    if device is not None:
+        return device
+    if end.get("reason") in ("StartError", "ContainerCannotRun"):
+        from k8s.causes.starting import cannot_run
+
+        return cannot_run(scene, str(end.get("message", "")))
+    if "exec format error" in text:
+        from k8s.causes.starting import cannot_run
+
+        return cannot_run(scene, text)
+    disrupted_too = _disruption(scene) is not None
+    if end.get("reason") == "ContainerStatusUnknown" and not disrupted_too:
+        return Diagnosis(
+            code="NODE_LOST", summary=f"its node {node} restarted or lost track of the container", node=node,
+            detail=text, resolution="nothing: it is tried again from the last checkpoint",
+        )  # fmt: skip
+    # Ended by what befell the pod: the causes below this one tell more.
+    swept_away = disrupted_too or (_deleted_at(scene) is not None and code in (0, 1, 137, 143))
+    if swept_away and code not in _DECISIVE and not (code == ExitCode.DIVERGED and said):
+        return None
+    return _by_code(scene, end, said, code, text)
+
+
+def _by_code(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any], code: int, text: str) -> Diagnosis:
+    node = node_of(scene.pod)
+    if code == ExitCode.INTERRUPTED:
+        return Diagnosis(
+            code="INTERRUPTED_SAVED", summary="stopped; a checkpoint is saved", detail=text, node=node,
+            resolution="nothing: the next attempt goes on from it",
+        )  # fmt: skip
+    if said.get("cause") == "hung":
+        return Diagnosis(
+            code="HUNG", summary=text or "it made no progress any more and was ended", node=node,
+            detail=str(said.get("log", ""))[-1200:],
+            resolution="it is tried again from the last checkpoint; the attempt's stdout.log has every thread's stack",
+        )  # fmt: skip
+    if code == ExitCode.DIVERGED and (said.get("cause") == "device_memory" or _GPU_MEMORY.search(text)):
+        return Diagnosis(
+            code="OOM_GPU", summary="the GPU's memory is exhausted", detail=text, node=node,
+            resolution="halve batch_size and double gradient_accumulation, then gradient_checkpointing, a smaller "
+            "max_length, LoRA",
+        )  # fmt: skip
+    if code == 0:
+        return Diagnosis(
+            code="APP_UNPROVEN", summary="its pod ended with 0 but did not say what it published", node=node,
+            detail=text, resolution="exit 0 alone proves nothing; see the log, then `aios jobs resume RUN`",
+        )  # fmt: skip
+    found = by_exit_code(code, text)
+    beside = f"the container {end['container']}: " if end.get("container") not in ("step", None, "") else ""
+    own = container(scene.pod).get("name")
+    summary = found.summary if not beside or end.get("container") == own else beside + found.summary
+    return found.told(summary=summary, node=node, detail=str(said.get("log", ""))[-1200:] or found.detail)
+
+
+def by_exit_code(code: int, text: str) -> Diagnosis:
+    """Return the diagnosis of an exit code alone."""
+    if code == ExitCode.INTERRUPTED:
+        return Diagnosis(code="INTERRUPTED_SAVED", summary="stopped; a checkpoint is saved", detail=text)
+    name = ExitCode(code).name if code in set(ExitCode) else str(code)
+    number = code - 128
+    ended_by = f" ({signal.Signals(number).name})" if code > 128 and number in set(signal.Signals) else ""
+    lines = text.strip().splitlines()
+    summary = lines[-1].strip()[:600] if lines else f"exit code {code}{ended_by}"
+    if ended_by:
+        summary = f"exit code {code}{ended_by}" + (f": {lines[-1].strip()[:400]}" if lines else "")
+    detail = text if len(lines) > 1 else ""
+    return Diagnosis(code=f"APP_{name}", summary=summary, detail=detail, resolution=_ADVICE.get(code, _ADVICE[70]))
+
+
+def _text(end: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    return str(said.get("message") or ("" if said else str(end.get("message") or "").strip()[-600:]))
+
+
+# Memory
+def _out_of_memory(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+    """Tell whether the container ran into its memory limit.
+
+    The supervisor's count of kernel kills is believed. The kubelet's OOMKilled is not, where the exit code tells that
+    the process was asked to end (143: a drain, often reported so) or spoke of something else itself.
+    """
+    if said.get("cause") == "memory" or "out of memory: limit" in str(said.get("message", "")):
+        return True
+    if "machine is out of memory" in str(said.get("message", "")):
+        return True
+    code = end.get("exitCode")
+    if end.get("reason") != "OOMKilled" or code in (143, int(ExitCode.INTERRUPTED)) or code in _DECISIVE:
+        return False
+    by_node = (condition(scene.pod, "DisruptionTarget") or {}).get("reason") == "TerminationByKubelet"
+    return not by_node and scene.status.get("reason") != "Evicted"
+
+
+def _memory(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any]) -> Diagnosis:
+    which = next(
+        (c for c in scene.pod.get("spec", {}).get("containers") or [] if c.get("name") == end.get("container")),
+        container(scene.pod),
+    )
+    whole = scene.pod.get("spec", {}).get("resources") or {}
+    limit = ((which.get("resources") or {}).get("limits") or whole.get("limits") or {}).get("memory")
+    memory = said.get("memory") or {}
+    parts = [f"limit {limit or 'none'}"]
+    if memory.get("peak"):
+        parts.append(f"peak {in_gib(memory['peak'])}")
+    shm = next((v["emptyDir"].get("sizeLimit", "unlimited") for v in _memory_volumes(scene)), None)
+    if memory.get("shm"):
+        parts.append(f"of it {in_gib(memory['shm'])} in shared memory")
+    elif shm:
+        parts.append(f"its shared memory may take {shm} of it")
+    more = more_memory(limit) if limit else ""
+    raise_it = f"--set steps.NAME.resources.limits.memory={more}" if more else "steps.NAME.resources.limits.memory"
+    text = _text(end, said)
+    return Diagnosis(
+        code="OOM_CONTAINER", summary=f"out of memory ({', '.join(parts)})", detail=text, node=node_of(scene.pod),
+        resolution=f"give it more ({raise_it}, or submit with --grow-memory), or lower batch_size or max_length",
+    )  # fmt: skip
+
+
+def _memory_volumes(scene: Scene) -> list[Mapping[str, Any]]:
+    volumes = scene.pod.get("spec", {}).get("volumes") or []
+    return [v for v in volumes if (v.get("emptyDir") or {}).get("medium") == "Memory"]
+
+
+# What befell the pod
+def _disruption(scene: Scene) -> Mapping[str, Any] | None:
+    target = condition(scene.pod, "DisruptionTarget")
+    return target if target is not None and target.get("status") == "True" else None
+
+
+def _deleted_at(scene: Scene) -> float | None:
+    return seconds(scene.pod.get("metadata", {}).get("deletionTimestamp"))
+
+
+def disrupted(scene: Scene) -> Diagnosis | None:
+    """Diagnose a pod that was in the way of something: never counted, replaced, resumed."""
+    target = _disruption(scene)
+    if target is None or proven(scene.pod):
+        return None
+    reason, message = str(target.get("reason", "")), str(target.get("message", ""))
+    if reason == "TerminationByKubelet":
+        return kubelet_ended(scene, scene.status.get("reason") or "Evicted", scene.status.get("message") or message)
+    node, end, said = node_of(scene.pod), ending(scene.pod) or {}, termination_message(scene.pod)
+    saved = f"; {said.get('message') or 'a checkpoint is saved'}" if end.get("exitCode") == ExitCode.INTERRUPTED else ""
+    unproven = "; it ended with 0 but published nothing, which is no success" if end.get("exitCode") == 0 else ""
+    for prefix, (code, why) in _DISRUPTIONS.items():
+        if reason.startswith(prefix):
+            return Diagnosis(
+                code=code, summary=f"{why}{saved}{unproven}", detail=message, node=node, resolution=_REPLACED
+            )
+    return Diagnosis(code="DRAINED", summary=f"it was disrupted ({reason}){saved}{unproven}", detail=message, node=node,
+                     resolution=_REPLACED)  # fmt: skip
+
+
+def deleted(scene: Scene) -> Diagnosis | None:
+    """Diagnose a pod that somebody deleted."""
+    node, phase = node_of(scene.pod), scene.status.get("phase")
+    if proven(scene.pod):
+        return None
+    if phase == "Unknown" or scene.status.get("reason") == "NodeLost":
+        return Diagnosis(
+            code="NODE_LOST", summary=f"its node {node} does not answer", node=node,
+            detail=scene.status.get("message", ""), resolution="it is replaced when the node is back or was removed",
+        )  # fmt: skip
+    if _deleted_at(scene) is None:
+        return None
+    return Diagnosis(
+        code="USER_DELETED", summary=f"somebody deleted the pod {name_of(scene.pod)}", node=node,
+        resolution="nothing: it counts as a failure unless it saved and ended with 75; the next attempt goes on from "
+        "the last checkpoint",
+    )  # fmt: skip
+
+
+# While it runs
+def unwell(scene: Scene) -> Diagnosis | None:
+    """Diagnose a pod that runs but gets nowhere: hung, its device or node ill, held by a container beside it."""
+    if scene.status.get("phase") != "Running":
+        return None
+    node = node_of(scene.pod)
+    probe = last_message(scene.events, "Unhealthy")
+    if "hung:" in probe and not is_true(scene.pod, "Ready"):
+        summary = probe.partition("hung:")[2].strip().splitlines()[0]
+        return Diagnosis(
+            code="HUNG", summary=summary, node=node,
+            resolution="the attempt's stdout.log has every thread's stack; `aios jobs stop RUN` and `resume` start it "
+            "again from its checkpoint, steps.NAME.onHang=restart does so by itself",
+        )  # fmt: skip
+    ill = unhealthy_devices(scene.pod)
+    if ill:
+        return Diagnosis(
+            code="GPU_NODE_BAD", summary=f"a device of the node {node} is ill ({', '.join(ill)})", node=node,
+            resolution="the step goes on while it can; cordon the node and look at the device",
+        )  # fmt: skip
+    if _node_ready(scene) is False or (last_message(scene.events, "NodeNotReady") and not is_true(scene.pod, "Ready")):
+        return Diagnosis(
+            code="NODE_LOST", summary=f"its node {node} does not answer", node=node,
+            resolution="wait: it is evicted after 60 s and replaced when the node is back or was removed",
+        )  # fmt: skip
+    return _held(scene)
+
+
+def _held(scene: Scene) -> Diagnosis | None:
+    end = ending(scene.pod)
+    own = container(scene.pod).get("name")
+    if end is None or end.get("container") != own or scene.now - (seconds(end.get("finishedAt")) or 0) < _LASTING_S:
+        return None
+    names = [c.get("name") for c in scene.pod.get("spec", {}).get("containers") or []]
+    going_on = [
+        s["name"] for s in statuses(scene.pod) if s.get("name") in names and (s.get("state") or {}).get("running")
+    ]
+    if not going_on:
+        return None
+    return Diagnosis(
+        code="CONFIG", summary=f"the step has ended, but {', '.join(going_on)} beside it goes on: its Job never ends",
+        resolution='keep such containers out (for Istio: podLabels {sidecar.istio.io/inject: "false"}), or make them '
+        "native sidecars",
+    )  # fmt: skip
+
+
+def suggested_memory(pod: Mapping[str, Any]) -> str:
+    """Return half as much memory again as the step's container may use; empty without a limit."""
+    limit = ((container(pod).get("resources") or {}).get("limits") or {}).get("memory")
+    return more_memory(limit) if limit and quantity(limit) else ""

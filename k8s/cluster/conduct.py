@@ -36,8 +36,6 @@ __all__ = ["FAILED_RUN", "Conductor", "main", "needs_of", "observe", "read_statu
 _LOG = logging.getLogger("aios")
 _IDLE_S = 10.0
 _GONE_GRACE_S = 30.0
-_OWN_LIMITS = 3
-"""Evictions in a row for a limit of the step's own: Kubernetes never counts them, and they would go on for ever."""
 FAILED_RUN = 1
 """Exit code of a conductor whose run has failed; the chart's podFailurePolicy ends its Job then."""
 
@@ -192,13 +190,11 @@ class Conductor:
         fatal_after_s = found.fatal_after_s if found else None
         if fatal_after_s is not None and fatal_after_s < patience and _starting(seen) and "diagnosis" in known:
             patience, since = fatal_after_s, float(known["diagnosis"]["since"])
-        limits = [bool(attempt.get("own_limit")) for attempt in known.get("attempts", []) if "code" in attempt]
-        hopeless = len(limits) >= _OWN_LIMITS and all(limits[-_OWN_LIMITS:])
-        if not hopeless and (since is None or time.time() - since <= patience):
+        if since is None or time.time() - since <= patience:
             return
         found = found or Diagnosis(code="DEADLINE", summary="it did not start in time")
-        when = "" if hopeless else f" (given up after {patience:.0f} s)"
-        note = found.told(summary=found.summary + when, detail=found.detail[:600], evidence=found.evidence[-3:])
+        summary = f"{found.summary} (given up after {patience:.0f} s)"
+        note = found.told(summary=summary, detail=found.detail[:600], evidence=found.evidence[-3:])
         body = {
             "metadata": {"annotations": {names.GIVEN_UP: json.dumps(note.to_json())}},
             "spec": {"activeDeadlineSeconds": 1},

@@ -138,7 +138,7 @@ graphs = st.integers(2, 6).flatmap(
 
 @settings(max_examples=400, deadline=None)
 @given(graph=graphs, data=st.data())
-def test_no_order_of_events_starts_a_step_early_twice_or_never(  # noqa: C901  one protocol, read top to bottom
+def test_no_order_of_events_starts_a_step_early_twice_or_never(
     graph: tuple[int, list[set[int]]], data: st.DataObject
 ) -> None:
     """Deaths, duplicates and delays of two conductors, failures, want of memory, stop and resume: each step starts at

@@ -86,6 +86,7 @@ def test_data_are_replaced_only_when_a_person_accepts(tmp_path: Path, browser: B
 
 
 @pytest.mark.train
+@pytest.mark.timeout(1500)
 def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Stop a reward model, resume it to its end, train a policy, evaluate, read the verdict; on a phone's window."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")
@@ -113,6 +114,7 @@ def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: 
         browser.sees("aios hrm-hf evaluate")
         browser.click("Start")
         until(lambda: "/runs/dpo" in browser.driver.current_url, "the run's page")
+        until(lambda: browser.driver.find_elements("css selector", ".chart canvas"), "the policy's curves", 300)
         browser.sees("Read the verdict", 600)
         browser.shot("phone-finished")
         browser.click("Read the verdict")

@@ -75,7 +75,8 @@ def shown(cli: Cli, run: str, where: list[str]) -> dict[str, Any]:
 
 def ends(cli: Cli, run: str, where: list[str], phase: str = "succeeded") -> dict[str, dict[str, Any]]:
     """Wait until a run has come to a phase; returns its steps."""
-    until(lambda: shown(cli, run, where)["phase"] == phase, 900, 2)
+    until(lambda: shown(cli, run, where)["ended"], 900, 2)
+    assert shown(cli, run, where)["phase"] == phase
     return {step["name"]: step for step in shown(cli, run, where)["steps"]}
 
 
@@ -106,6 +107,14 @@ def failing(space: Space, name: str) -> Path:
     return space.values(name, *quick(name), "steps.fetch-model.args.model=artifacts/base/late")
 
 
+def bring_model(space: Space) -> None:
+    """Put the model there that the second step wants, for the pods' user."""
+    late = space.folder / "artifacts/base/late"
+    shutil.copytree(space.folder / "artifacts/base/tiny", late)
+    for path in [late, *late.iterdir()]:
+        os.chown(path, 10001, 10001)
+
+
 def test_resume_after_a_failure_installs_a_successor(space: Space, tmp_path: Path) -> None:
     """A run that failed for good goes on as RUN-r2, then RUN-r3, on the same folders; what was done is skipped."""
     cli, where = Cli(tmp_path), ["-n", space.namespace]
@@ -113,7 +122,7 @@ def test_resume_after_a_failure_installs_a_successor(space: Space, tmp_path: Pat
     space.releases += ["f", "f-r2", "f-r3"]
     assert "artifacts/base/late" in said
     assert "artifacts/base/late" in cli("jobs", "resume", "f", *where, "--follow", code=None)
-    shutil.copytree(space.folder / "artifacts/base/tiny", space.folder / "artifacts/base/late")
+    bring_model(space)
     cli("jobs", "resume", "f", *where)
     steps = ends(cli, "f", where)
     assert (steps["ingest"]["state"], steps["fetch-model"]["state"]) == ("already done", "succeeded")
@@ -128,7 +137,7 @@ def test_resume_after_an_uninstall_takes_the_values_from_the_claim(space: Space,
     cli("jobs", "submit", *where, "--follow", code=None)
     space.releases.append("u")
     helm("uninstall", "u", "--namespace", space.namespace)
-    shutil.copytree(space.folder / "artifacts/base/tiny", space.folder / "artifacts/base/late")
+    bring_model(space)
     until(lambda: not space.api.get(space.api.path("configmaps"), labelSelector="aios-alignment/run")["items"])
     assert "aios jobs resume u" in cli("jobs", "status", "u", *where, code=64)
     cli("jobs", "resume", "u", *where)

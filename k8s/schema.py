@@ -11,11 +11,13 @@ from typing import Any
 
 from jobs.config.fields import FieldSpec, field_specs
 from jobs.contract.errors import BadConfig
+from jobs.contract.redact import NAMES as SECRET_NAMES
 from k8s.steps import STEPS
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 """A DNS label of at most 40 characters, so that NAME-fetch-model and a pod's suffix still fit into 63."""
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+_SHARED = r"^(artifacts|training_data)(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$"
 _DIGEST = r"^(sha256:[0-9a-f]{64})?$"
 
 Schema = dict[str, Any]
@@ -29,8 +31,8 @@ def _text(**more: Any) -> Schema:
     return {"type": "string"} | more
 
 
-def _map(value: Schema) -> Schema:
-    return {"type": "object", "additionalProperties": value}
+def _map(value: Schema, **more: Any) -> Schema:
+    return {"type": "object", "additionalProperties": value} | more
 
 
 _ANY_LIST = {"type": "array", "items": {"type": "object"}}
@@ -60,7 +62,13 @@ def values_schema() -> Schema:
                         "pullSecrets": {"type": "array", "items": _text()},
                     }
                 ),
-                "workspace": _object({"claim": _text(minLength=1)}),
+                "workspace": _object(
+                    {
+                        "claim": _text(minLength=1),
+                        "isolation": {"enum": ["none", "run"]},
+                        "shared": {"type": "array", "items": _text(pattern=_SHARED)},
+                    }
+                ),
                 "podSecurity": _object(
                     {
                         "runAsUser": _WHOLE,
@@ -118,7 +126,9 @@ def _step(name: str) -> Schema:
             "runtimeClassName": _text(),
             "processes": {"type": "integer", "minimum": 1},
             "nodes": {"type": "integer", "minimum": 1},
-            "env": _map(_text()),
+            **({} if STEPS[name].manifest else {"shards": {"type": "integer", "minimum": 1}}),
+            # Values are kept in the release, a ConfigMap and run.json: no place for a secret.
+            "env": _map(_text(), propertyNames={"not": {"pattern": SECRET_NAMES}}),
             "secrets": {"type": "array", "items": _SECRET},
             "hub": {"type": "boolean"},
             "keepOnNode": {"type": "boolean"},
@@ -191,12 +201,19 @@ _PATTERNS = {
     NAME_PATTERN: "lower-case letters, digits and hyphens, at most 40, a letter or digit first and last",
     _QUANTITY: "a Kubernetes quantity such as 500m, 4 or 8Gi",
     _DIGEST: "sha256: and 64 hexadecimal digits",
+    _SHARED: "a folder below artifacts or training_data, such as artifacts/base",
 }
 
 
 def _check_object(value: dict[str, Any], schema: Schema, path: str) -> None:
     known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    forbidden = schema.get("propertyNames", {}).get("not", {}).get("pattern")
     for key, item in value.items():
+        if forbidden and re.search(forbidden, str(key)):
+            raise BadConfig(
+                f"{path}.{key} would stand in clear in the values, the release and run.json",
+                next_step=f"put it into a Secret and name that in {path.removesuffix('.env')}.secrets",
+            )
         place = f"{path}.{key}" if path else str(key)
         if key in known:
             _check(item, known[key], place)

@@ -169,6 +169,10 @@ def complete(values: Values) -> Values:
         step["needs"] = [need for need in step.get("needs", []) if need in enabled]
     values["steps"] = steps
     check(values)
+    if values.get("backend") == "local" and values.get("workspace", {}).get("isolation") == "run":
+        raise BadConfig(
+            "workspace.isolation=run on this machine", needed="a cluster, whose pods mount folders of their own"
+        )
     _check_steps(steps, enabled)
     return values
 
@@ -191,6 +195,9 @@ def computed_args(name: str, values: Values) -> dict[str, Any]:
     if name == "dpo":
         return folders | {"policy_model": base}
     # What this run does not train is not judged either, unless the values name it.
+    if name == "rm-score":
+        scores: Values = {"output": f"artifacts/scores/{run}.jsonl"}
+        return scores | ({"model": rm["args"]["output_dir"]} if rm.get("enabled") else {})
     if rm.get("enabled"):
         folders["reward_model"] = rm["args"]["output_dir"]
     if dpo.get("enabled"):

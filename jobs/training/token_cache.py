@@ -21,7 +21,8 @@ _COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "truncated")
 def encoded_split(encoder: PairEncoder, rows: list[dict[str, Any]], *, write: bool) -> EncodedSplit:
     """Return what `encode_split` returns, from the cache where it is there.
 
-    With `write`, for the first of several processes, it is put there else, and a hit is told. The key is a hash of the rows, the tokenizer with its template and the library's version, length and truncation.
+    With `write`, for the first of several processes, it is put there else, and a hit is told. The key is a hash of the
+    rows, the tokenizer with its template and the library's version, length and truncation.
     """
     path = CACHE / f"{_key(encoder, rows)}.parquet"
     found = _read(path)

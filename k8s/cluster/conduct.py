@@ -227,7 +227,8 @@ class Conductor:
         word = outcome.value if outcome else "running"
         self.status = {"release": self.release, "phase": word, "stopped": stopped, "steps": views}
         text = json.dumps(self.status)
-        if text != self._written:
+        # The last word is written whatever we wrote before: a conductor on a lost node may have written after us.
+        if text != self._written or outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
             write_status(self.api, self.release, self.status)
             self._written = text
 

@@ -30,7 +30,7 @@ Check = Callable[[Api, Values], Iterator[Finding]]
 
 def examine(api: Api, values: Values) -> Iterator[Finding]:
     """Yield findings; stops early where nothing more can be asked. Starts a pod that looks at disk and hub."""
-    found = list(quick(api, values))
+    found = [*_tried(_helm, api, values), *quick(api, values)]
     yield from found
     if all(finding.level != "problem" for finding in found):
         yield from _tried(probe.examine, api, values)
@@ -78,6 +78,9 @@ def _server(api: Api) -> Iterator[Finding]:
     numbers = (int(version["major"]), int(re.sub(r"\D", "", version["minor"])))
     text = f"Kubernetes {version['gitVersion']} at {api.connection.server}"
     yield ok(text) if numbers >= OLDEST else problem(text, f"upgrade to {OLDEST[0]}.{OLDEST[1]} or newer")
+
+
+def _helm(api: Api, values: Values) -> Iterator[Finding]:
     client = helm.version()
     match = re.match(r"v?(\d+)\.(\d+)", client)
     old = match is not None and (int(match[1]), int(match[2])) < OLDEST_HELM

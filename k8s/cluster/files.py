@@ -60,7 +60,7 @@ class Door:
 
 
 @contextmanager
-def door(api: Api, values: Values, *, internet: bool = False) -> Iterator[Door]:
+def door(api: Api, values: Values, *, internet: bool = False, patience_s: float = 300) -> Iterator[Door]:
     """Start the pod, wait until it runs, delete it at the end; with `internet` the network policy lets it out."""
     name = f"aios-files-{uuid.uuid4().hex[:8]}"
     document = _pod(name, values)
@@ -68,14 +68,14 @@ def door(api: Api, values: Values, *, internet: bool = False) -> Iterator[Door]:
         document["metadata"]["labels"]["aios-alignment/egress"] = "internet"
     api.create(api.path("pods"), document)
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + patience_s
         while True:
             pod = api.get(api.path("pods", name))
             if pod["status"].get("phase") == "Running":
                 break
             found = diagnose({"status": {}}, [pod])
             if time.monotonic() > deadline or (found and found.fatal_after_s is not None):
-                reason = f"{found.summary}: {found.detail}" if found else "it did not start within 5 minutes"
+                reason = f"{found.summary}: {found.detail}" if found else f"it did not start within {patience_s:.0f} s"
                 raise AiosError(
                     f"the pod that opens the claim cannot run ({reason})", next_step=found.resolution if found else ""
                 )

@@ -21,7 +21,7 @@ def examine(api: Api, values: Values) -> Iterator[Finding]:
     """Yield the disk's state and, where a step asks for the hub, the hub's."""
     hub = next((step for step in enabled_steps(values).values() if step.get("hub")), None)
     try:
-        with door(api, values, internet=hub is not None) as pod:
+        with door(api, values, internet=hub is not None, patience_s=90) as pod:
             yield _disk(json.loads(pod.ask("space")))
             if hub is not None:
                 yield _reach(pod.ask("reach", *_addresses(hub)))

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from jobs.config.fields import FieldSpec, field_specs
+from jobs.config.fields import FieldSpec
 from jobs.contract.errors import BadConfig
 from k8s import values as run_values
 from k8s.backends import Backend, Cluster, Local
@@ -25,11 +25,15 @@ from k8s.gui.files import check_values
 from k8s.gui.runs import BOOK
 from k8s.gui.settings import require_write
 from k8s.machine.store import RUNS
-from k8s.steps import STEPS
 
 KINDS = {"rm": ("rm",), "dpo": ("dpo",), "pipeline": ("rm", "dpo", "evaluation"), "ingest": ("ingest",)}
 """What the quick actions start."""
 _MODELS = {"rm": "base_model", "dpo": "policy_model"}
+_OURS = ("artifacts/", "training_data/")
+_NEEDED = {"dataset_dir": "ingest an export first"} | dict.fromkeys(
+    ("base_model", "policy_model", "ref_model", "reward_model"), "`aios hrm-hf fetch-model` brings the demo model"
+)
+"""Setting -> what to do where the folder it names is not there."""
 _WIDTH = 60
 COMPUTED = ("dataset_dir", "output_dir", "output", "json")
 """Follow from the run's name and data set, or make no sense here."""
@@ -48,7 +52,7 @@ class Form:
     args: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Step -> setting -> value, of settings that are not at their defaults."""
     other: dict[str, Any] = field(default_factory=dict)
-    """Values of a cloned run that the page has no field for, as settings: dotted path -> value."""
+    """Values of a cloned run that the page has no field for: dotted path -> value."""
 
     def steps(self) -> tuple[str, ...]:
         """Return the steps that will run."""
@@ -87,9 +91,9 @@ def _setting(path: str, value: Any) -> str:
     """Return `path=value` so that it is read back as this very value: JSON where plain text would not be."""
     plain = str(value).lower() if isinstance(value, bool) else str(value)
     if not isinstance(value, list | tuple | dict):
-        parsed = run_values.parse_setting(f"{path}={plain}")
-        for key in path.split("."):
-            parsed = parsed[key]
+        parsed: Any = run_values.parse_setting(f"{path}={plain}")
+        for _ in path.replace("\\.", "").split("."):
+            (parsed,) = parsed.values()
         if parsed == value and type(parsed) is type(value):
             return f"{path}={plain}"
     return f"{path}={orjson.dumps(value).decode()}"
@@ -120,6 +124,31 @@ def compose(form: Form, name: str) -> run_values.Values:
     values = run_values.compose(form.profile, settings=form.settings(), name=name)
     check_values(values)
     return values
+
+
+def defaults(form: Form) -> dict[str, dict[str, Any]]:
+    """Return what each step of the form would be given if nothing were filled in."""
+    bare = Form(kind=form.kind, profile=form.profile, dataset=form.dataset, evaluate=form.evaluate)
+    if form.kind == "ingest":
+        return {}
+    return {
+        name: step["args"] for name, step in run_values.compose(form.profile, settings=bare.settings())["steps"].items()
+    }
+
+
+def absent(values: Mapping[str, Any]) -> list[str]:
+    """Return in words what a run on this machine would look for in vain; a hub id is nobody's folder."""
+    if values["backend"] != "local":
+        return []
+    steps = run_values.enabled_steps(values)
+    made = {run_values.output_folder(name, step) for name, step in steps.items()}
+    found = []
+    for step in steps.values():
+        for key, advice in _NEEDED.items():
+            path = step["args"].get(key)
+            if isinstance(path, str) and path.startswith(_OURS) and path not in made and not Path(path).is_dir():
+                found.append(f"{path} is not on this volume: {advice}")
+    return list(dict.fromkeys(found))
 
 
 def suggest_name(form: Form) -> str:
@@ -181,28 +210,6 @@ def doctor(form: Form, name: str) -> list[Finding]:
     values = compose(form, name)
     place = _place(values, form.profile)
     return list(examine(place.api, values)) if isinstance(place, Cluster) else []
-
-
-def clone(values: Mapping[str, Any], profile: str) -> Form:
-    """Return the form that starts the same run again under another name."""
-    steps = run_values.enabled_steps(dict(values))
-    trained = {"rm", "dpo"} & steps.keys()
-    if trained == {"rm", "dpo"}:
-        kind = "pipeline"
-    elif trained:
-        kind = trained.pop()
-    else:
-        kind = "ingest" if "ingest" in steps else "pipeline"
-    form = Form(kind=kind, profile=profile, dataset=values["run"]["dataset"], evaluate="evaluation" in steps)
-    for name, step in steps.items():
-        own = run_values.computed_args(name, dict(values))
-        specs = {spec.name: spec for spec in field_specs(STEPS[name].config)}
-        form.args[name] = {
-            key: value
-            for key, value in step["args"].items()
-            if key not in COMPUTED and own.get(key) != value and specs[key].default != value
-        }
-    return form
 
 
 def parse(spec: FieldSpec, text: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from jobs.contract.errors import BadConfig
 from jobs.contract.files import remove_tree
 from k8s.gui import launch
+from k8s.gui.cloning import clone
 from k8s.gui.datasets import DRAFT, data_set
 from k8s.gui.launch import Form
 from k8s.values import DATASETS
@@ -46,7 +47,7 @@ def accept(values: dict[str, Any]) -> str:
     target = target_of(dataset)
     if not target:
         raise BadConfig(f"{dataset} is no preview")
-    form = launch.clone(values, "local")
+    form = clone(values, "local")
     form.kind, form.dataset, form.evaluate = "ingest", target, False
     form.args["ingest"]["overwrite"] = True
     name = launch.start(form)

@@ -18,6 +18,7 @@ from jobs.config.rm import RMConfig
 from jobs.contract.errors import AiosError
 from jobs.contract.metrics import MetricsWriter
 from k8s.gui import artifacts, launch, logs, previews
+from k8s.gui.cloning import clone
 from k8s.gui.datasets import Rows, data_set, data_sets
 from k8s.gui.launch import Form
 from k8s.gui.loglines import LoggedMetrics
@@ -163,7 +164,27 @@ def test_a_clone_is_the_same_run(workspace: Path) -> None:
     args = {"rm": {"base_model": "models/a", "max_steps": 7}, "dpo": {"policy_model": "models/a", "beta": 0.3}}
     form = Form(kind="pipeline", dataset="preferences", args=args)
     values = launch.compose(form, "first")
-    assert launch.compose(launch.clone(values, "local"), "first") == values
+    assert launch.compose(clone(values, "local"), "first") == values
+
+
+@pytest.mark.parametrize("profile", ["kind-cpu", "gpu", "gpu-multinode"])
+def test_a_clone_keeps_what_the_page_has_no_field_for(workspace: Path, profile: str) -> None:
+    """A run of a cluster, whose profile nobody remembers, is cloned with its images, resources and labels."""
+    settings = ["run.dataset=d", "image.tag=own", "steps.rm.resources.limits.memory=7Gi", "steps.ingest.enabled=false"]
+    settings += ["steps.rm.args.batch_size=8", "steps.dpo.args.beta=0.5", r"labels.team\.example/name=1e3"]
+    values = compose(profile, settings=settings, name="first")
+    assert launch.compose(clone(values, "kubernetes"), "first") == values
+
+
+def test_a_field_left_empty_shows_what_will_be_used(workspace: Path) -> None:
+    """The panel knows each setting's default with its profile, and what a run would look for in vain."""
+    form = Form(kind="pipeline", dataset="preferences")
+    base = launch.defaults(form)["rm"]["base_model"]
+    said = launch.absent(launch.compose(form, "a"))
+    assert [words.split(" is not")[0] for words in said] == ["training_data/curated_datasets/preferences", base]
+    Path(base).mkdir(parents=True)
+    Path("training_data/curated_datasets/preferences").mkdir(parents=True)
+    assert launch.absent(launch.compose(form, "a")) == []
 
 
 def test_fields_say_what_they_need() -> None:

@@ -39,7 +39,7 @@ def test_a_run_outlives_tab_and_server(
         browser.click("Start")
         name = run_name(browser)
         until(lambda: step_shown(browser) > 2, "the first steps", 240)
-        browser.find("canvas")
+        browser.find(".chart canvas")
         browser.shot("running")
 
         browser.open("about:blank")

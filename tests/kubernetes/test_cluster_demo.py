@@ -26,6 +26,8 @@ SHORT += [
     f"--set-json=steps.ingest.args.{part}_ratio={share}"
     for part, share in (("train", 0.9), ("eval", 0.05), ("test", 0.05))
 ]
+# One thread: two that other work keeps waiting are far slower than one.
+SHORT += [f"--set=steps.{step}.resources.limits.cpu=1" for step in ("rm", "dpo", "evaluation")]
 SHORT += ["--set=steps.evaluation.args.num_generations=8", "--set=steps.evaluation.args.max_new_tokens=16"]
 if os.environ.get("AIOS_TEST_DEMO") == "whole":
     SHORT = []

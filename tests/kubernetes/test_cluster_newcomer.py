@@ -89,11 +89,7 @@ def test_no_rights_are_one_line(space: Space, tmp_path: Path, monkeypatch: pytes
 
 def test_a_claim_of_one_node_and_steps_on_two_is_refused(space: Space, tmp_path: Path) -> None:
     """With a ReadWriteOnce claim, steps tied to two nodes, or one step on both, are refused with the remedy."""
-    claim = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}
-    document = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "rwo"}, "spec": claim}
-    space.api.create(space.api.path("persistentvolumeclaims"), document)
     cli, values = Cli(tmp_path), options(space, quick_values(space, "t"))
-    values.append("--set=workspace.claim=rwo")
     free = json.dumps([{"key": TAINT["key"], "operator": "Exists"}])
     own = space.api.get("/api/v1/nodes")["items"][0]["metadata"]["name"]
     with second_node(space.api) as name:
@@ -108,9 +104,11 @@ def test_a_claim_of_one_node_and_steps_on_two_is_refused(space: Space, tmp_path:
             "make the claim ReadWriteMany",
         )
         several = cli("jobs", "doctor", *values, "--set=steps.ingest.nodes=2", code=78)
-        assert "ingest runs in several pods on 2 nodes, but the claim rwo is ReadWriteOnce" in several
+        assert "ingest runs in several pods on 2 nodes, but the claim aios-workspace is ReadWriteOnce" in several
         assert "make the claim ReadWriteMany" in several
         moving = cli("jobs", "doctor", *values, code=None)
-        assert "warning  the claim rwo is ReadWriteOnce and there are 2 nodes: it follows the steps" in moving
-        wrong = cli("jobs", "doctor", *values, "--set=steps.ingest.nodeSelector.disk=fats", code=78)
+        assert (
+            "warning  the claim aios-workspace is ReadWriteOnce and there are 2 nodes: it follows the steps" in moving
+        )
+        wrong = cli("jobs", "doctor", *values, away[1], "--set=steps.ingest.nodeSelector.disk=fats", code=78)
         assert f"the nearest, {name}, lacks the label disk=fats (it has disk=fast)" in wrong

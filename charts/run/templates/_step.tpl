@@ -1,3 +1,21 @@
+{{/* What of the claim a step sees: all of it, or, isolated, its own run's folders and what runs share, read-only. */}}
+{{- define "run.workspaceMounts" -}}
+{{- $workspace := .root.Values.workspace -}}{{- $run := .root.Values.run.name -}}
+{{- if eq $workspace.isolation "run" -}}
+- {name: own, mountPath: /workspace}
+- {name: workspace, mountPath: /workspace/artifacts, subPath: isolated/{{ $run }}/artifacts}
+- {name: workspace, mountPath: /workspace/training_data, subPath: isolated/{{ $run }}/training_data}
+# Where `aios jobs submit --input` and `upload` put this run's exports.
+- {name: workspace, mountPath: /workspace/training_data/exports/{{ $run }}, subPath: training_data/exports/{{ $run }}, readOnly: true}
+{{- $name := .name }}
+{{- range $workspace.shared }}
+- {name: workspace, mountPath: /workspace/{{ . }}, subPath: {{ . }}{{ if ne $name "fetch-model" }}, readOnly: true{{ end }}}
+{{- end }}
+{{- else -}}
+- {name: workspace, mountPath: /workspace}
+{{- end -}}
+{{- end }}
+
 {{/*
 One step as a Job; dict "root" $ "name" STEP "step" VALUES. All steps are this template.
 It is suspended: the conductor releases it when the steps before it have succeeded.
@@ -5,6 +23,7 @@ It is suspended: the conductor releases it when the steps before it have succeed
 {{- define "run.stepJob" -}}
 {{- $root := .root -}}{{- $name := .name -}}{{- $step := .step -}}
 {{- $nodes := int ($step.nodes | default 1) -}}
+{{- $shards := int ($step.shards | default 1) -}}
 {{- $limits := dig "resources" "limits" dict $step -}}
 {{- $gpu := false -}}
 {{- range $key, $_ := $limits }}{{- if hasPrefix "nvidia.com/" $key }}{{- $gpu = true }}{{- end }}{{- end -}}
@@ -43,6 +62,13 @@ spec:
   parallelism: {{ $nodes }}
   successPolicy:
     rules: [{succeededIndexes: "0"}]   # rank 0 publishes; stragglers are ended
+  {{- else if gt $shards 1 }}
+  # Each pod takes its share of the rows; the last one to finish joins them.
+  backoffLimitPerIndex: {{ $step.backoffLimit }}
+  maxFailedIndexes: 0
+  completionMode: Indexed
+  completions: {{ $shards }}
+  parallelism: {{ $shards }}
   {{- else }}
   backoffLimit: {{ $step.backoffLimit }}
   {{- end }}
@@ -149,9 +175,16 @@ spec:
           env:
             - {name: AIOS_RUN, value: {{ $root.Values.run.name | quote }}}
             - {name: AIOS_STEP, value: {{ $name | quote }}}
-            - {name: AIOS_OUTPUT, value: {{ include "run.output" . | quote }}}
+            - {name: AIOS_OUTPUT, value: {{ include "run.manifestFolder" . | quote }}}
             - {name: AIOS_RELEASE, value: {{ $root.Release.Name | quote }}}
             - {name: AIOS_VALUES, value: /etc/aios/values.yaml}
+            # Nothing outside is read or written, whatever links others plant on the volume.
+            - {name: AIOS_WORKSPACE, value: /workspace}
+            {{- with $step.secrets }}
+            {{- $hidden := list }}{{ range . }}{{ $hidden = append $hidden .env }}{{ end }}
+            # What these hold is hidden in logs, messages and reports.
+            - {name: AIOS_SECRETS, value: {{ join "," $hidden | quote }}}
+            {{- end }}
             - {name: AIOS_NPROC, value: {{ $step.processes | default 1 | int | quote }}}
             # torchrun kills its ranks after 30 s unless told how long the grace period is.
             - {name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT, value: {{ max 5 (sub $grace 20) | quote }}}
@@ -178,6 +211,10 @@ spec:
             - name: PET_NODE_RANK
               valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-completion-index']"}}
             {{- end }}
+            {{- if gt $shards 1 }}
+            - name: AIOS_SHARD
+              valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-completion-index']"}}
+            {{- end }}
             {{- range $key, $value := $step.env }}
             - {name: {{ $key }}, value: {{ $value | quote }}}
             {{- end }}
@@ -201,7 +238,7 @@ spec:
             readOnlyRootFilesystem: true
             capabilities: {drop: [ALL]}
           volumeMounts:
-            - {name: workspace, mountPath: /workspace}
+            {{- include "run.workspaceMounts" . | nindent 12 }}
             - {name: tmp, mountPath: /tmp}
             - {name: values, mountPath: /etc/aios, readOnly: true}
             {{- with $step.shmSize }}
@@ -210,6 +247,10 @@ spec:
       volumes:
         - name: workspace
           persistentVolumeClaim: {claimName: {{ $root.Values.workspace.claim }}}
+        {{- if eq $root.Values.workspace.isolation "run" }}
+        - name: own
+          emptyDir: {sizeLimit: 64Mi}
+        {{- end }}
         # The values go to run.json on the volume, and what the conductor finds beside it: for the day when the release is gone.
         - name: values
           configMap: {name: {{ include "run.status" $root }}}

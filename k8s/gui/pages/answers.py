@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nicegui import ui
-
 from k8s.gui.datasets import text_of
-from k8s.gui.pages.frame import box, button, card, segments, tag
+from k8s.gui.pages.elements import box, button, card, search_box, segments, tag
 
 _PAGE = 8
 _WHO = {"all": "All", "policy": "Policy won", "reference": "Reference won", "tie": "Ties"}
@@ -27,8 +25,7 @@ class Answers:
         with card("Answers side by side") as top:
             with top:
                 segments(_WHO, "all", self._filter, "Which answers")
-                search = ui.input(placeholder="Search prompts and answers", on_change=self._search)
-                search.props('dense outlined clearable debounce=200 aria-label="Search answers" type=search')
+                search_box("Search prompts and answers", "Search answers", self._search)
             self.where = tag("p", "", "hint").props('role="status"')
             self.list = box("rows")
             with box("line"):

@@ -10,7 +10,8 @@ from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
 from k8s.gui.pages.curves import Curves, Source, source_of
-from k8s.gui.pages.frame import card, frame, link, live, missing, note, scheme, segments, table, tag
+from k8s.gui.pages.elements import card, link, note, segments, table, tag
+from k8s.gui.pages.frame import frame, live, missing, scheme
 from k8s.gui.runs import folder_of, values_of
 from k8s.gui.verdicts import verdict
 from k8s.values import enabled_steps
@@ -19,6 +20,7 @@ _MOST = 8
 _HEADLINE = {
     "gain": "Gain, points",
     "gain_low": "Gain, lower end",
+    "gain_high": "Gain, upper end",
     "win_rate": "Preference win-rate",
     "auc": "AUC",
     "accuracy": "Pairwise accuracy",
@@ -44,7 +46,9 @@ async def page(request: Request, runs: str = "") -> None:
         note("Select two runs or more in the list of runs.")
         link("To the runs", "/runs")
         return
-    Overlay(values, scheme(request) == "dark").build()
+    overlay = Overlay(values, scheme(request) == "dark")
+    await overlay.curves.prepare()
+    overlay.build()
     with card("Verdicts"):
         _verdicts(values)
     with card("Settings that differ"):

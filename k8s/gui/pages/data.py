@@ -12,7 +12,8 @@ from jobs.contract.errors import AiosError
 from jobs.contract.splits import SPLITS
 from k8s.gui.datasets import MAX_FOUND, DataSet, Rows, data_set, data_sets, text_of
 from k8s.gui.pages import data_card
-from k8s.gui.pages.frame import badge, box, button, card, frame, link, missing, scheme, segments, tag
+from k8s.gui.pages.elements import badge, box, button, card, link, search_box, segments, tag
+from k8s.gui.pages.frame import frame, missing, scheme
 from k8s.gui.settings import SETTINGS
 
 _PAGE = 10
@@ -30,8 +31,10 @@ async def page(request: Request, name: str = "") -> None:
         _chooser(sets, chosen)
     if chosen is None:
         with card("No data yet"):
-            tag("p", "Ingest an Argilla export to get train, eval and test splits.")
-            link("Ingest an Argilla export…", "/ingest", "button main")
+            tag("p", "Ingest an Argilla export to get train, eval and test splits.", "muted")
+            if not SETTINGS.read_only:
+                with box("line"):
+                    link("Ingest an Argilla export…", "/ingest", "button main")
         return
     data_card.full(chosen, scheme(request) == "dark")
     Browser(chosen).build()
@@ -48,10 +51,9 @@ def _chooser(sets: list[DataSet], chosen: DataSet | None) -> None:
     if chosen and chosen.draft:
         badge("stopped", "preview")
     box("grow")
-    if not SETTINGS.read_only:
-        link("Re-ingest from Argilla export…", f"/ingest?name={chosen.name if chosen else ''}", "button")
-        if chosen:
-            link("Train on it", f"/start?kind=pipeline&dataset={chosen.name}", "button main")
+    if chosen and not SETTINGS.read_only:
+        link("Re-ingest from Argilla export…", f"/ingest?name={chosen.name}", "button")
+        link("Train on it", f"/start?kind=pipeline&dataset={chosen.name}", "button main")
 
 
 class Browser:
@@ -68,8 +70,7 @@ class Browser:
         with card("Rows") as top:
             with top:
                 segments({s: s for s in SPLITS}, self.split, self._choose, "Split")
-                search = ui.input(placeholder="Search prompts and answers", on_change=self._search)
-                search.props('dense outlined clearable debounce=300 aria-label="Search rows" type=search')
+                search_box("Search prompts and answers", "Search rows", self._search)
             self.where = tag("p", "", "hint").props('role="status"')
             self.list = box("rows")
             with box("line"):

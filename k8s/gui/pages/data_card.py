@@ -8,22 +8,31 @@ from typing import Any
 from jobs.contract.splits import REPORT_NAME
 from k8s.gui.charts import histogram
 from k8s.gui.datasets import DataSet
-from k8s.gui.pages.frame import box, card, copy_button, facts, file_link, link, note, stats, table, tag
+from k8s.gui.pages.elements import box, card, copy_button, facts, file_link, folder_link, note, stats, table, tag
 
 
 def summary(data: DataSet) -> None:
     """Add the counts: what a person wants to know before training."""
     report, splits = data.report, data.splits()
     totals = report.get("totals") or {}
-    shown = {"pairs": f"{sum(splits.values()):,}"}
-    shown |= {name: f"{count:,}" for name, count in splits.items()}
+    shown = {}
     if "records" in totals:
-        shown = {"records in": f"{totals['records']:,}"} | shown | {"dropped": f"{totals.get('dropped', 0):,}"}
+        shown = {"records in": f"{totals['records']:,}", "dropped": f"{totals.get('dropped', 0):,}"}
     if isinstance(report.get("validity"), int | float):
         shown["valid"] = f"{report['validity']:.1%}"
+    shown["pairs"] = f"{sum(splits.values()):,}"
+    shown |= {name: f"{count:,}" for name, count in splits.items()}
     stats(shown)
     for warning in report.get("warnings") or []:
         note(str(warning), "warn")
+
+
+def drops_in_words(data: DataSet) -> None:
+    """Add a line that says what was dropped, the most frequent reasons first."""
+    drops = [f"{reason.replace('_', ' ')} {count:,}" for reason, (count, _) in data.drops().items()]
+    if drops:
+        more = f", {len(drops) - 4} more reasons" if len(drops) > 4 else ""
+        tag("p", f"Dropped: {', '.join(drops[:4])}{more}", "hint")
 
 
 def full(data: DataSet, dark: bool) -> None:
@@ -37,8 +46,8 @@ def full(data: DataSet, dark: bool) -> None:
             with box("line"):
                 tag("code", folder, "breakable")
                 copy_button(lambda: folder, "Copy path")
-                link("Open dataset folder", f"/files-of/{folder}", "button small")
-                file_link("Download report", f"{folder}/{REPORT_NAME}", "button small")
+                folder_link("Open dataset folder", data.folder, "button small")
+                file_link("Download report", (data.folder / REPORT_NAME).as_posix(), "button small")
         with card("People and bias", "span5"):
             facts(_quality(data.report))
         with card("Dropped records", "span7"):

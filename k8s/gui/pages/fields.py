@@ -9,31 +9,36 @@ from nicegui import ui
 
 from jobs.config.fields import FieldSpec
 from k8s.gui.launch import parse
-from k8s.gui.pages.frame import box, tag
+from k8s.gui.pages.elements import box, tag
 
 Change = Callable[[Any, str], None]
 """Called with the value (None where empty) and what is wrong with the text, if anything."""
 
 
 class Field:
-    """A control and its hint."""
+    """A control and its hint. One that is left empty keeps the default, which it shows."""
 
-    def __init__(self, spec: FieldSpec, value: Any, suggestions: list[str], change: Change) -> None:
+    def __init__(
+        self, spec: FieldSpec, value: Any, suggestions: list[str], change: Change, *, default: Any = None
+    ) -> None:
         self.spec, self.change = spec, change
+        default = spec.default if default is None else default
         label = spec.name.replace("_", " ").capitalize().replace("Lr", "LR")
         with box("rows").style("gap: 2px"):
             if spec.kind is bool:
-                self.control = ui.switch(label, value=spec.default if value is None else value, on_change=self._changed)
+                self.control = ui.switch(label, value=default if value is None else value, on_change=self._changed)
             elif spec.choices:
                 self.control = ui.select(
-                    list(spec.choices), label=label, value=value or spec.default, on_change=self._changed
+                    list(spec.choices), label=label, value=value or default, on_change=self._changed
                 )
             elif spec.multiple:
                 self.control = ui.textarea(label, value="\n".join(value or ()), on_change=self._changed)
                 self.control.props("autogrow rows=1")
             else:
                 # No `autocomplete`: there Tab takes the first model whose name begins like what was typed.
-                self.control = ui.input(label, value=_text(value), placeholder=_default(spec), on_change=self._changed)
+                self.control = ui.input(
+                    label, value=_text(value), placeholder=_text(default) or "not set", on_change=self._changed
+                )
                 self.control.props("stack-label debounce=250")
             if spec.kind is not bool:
                 self.control.props("outlined dense options-dense")
@@ -60,8 +65,3 @@ class Field:
 
 def _text(value: Any) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _default(spec: FieldSpec) -> str:
-    """Return the default as a placeholder; a field that is left empty keeps it."""
-    return "default" if spec.default is None else _text(spec.default)

@@ -17,23 +17,9 @@ from k8s.gui import launch, previews
 from k8s.gui.datasets import data_sets
 from k8s.gui.launch import COMPUTED, Form
 from k8s.gui.pages import data_card
+from k8s.gui.pages.elements import badge, box, button, card, copy_button, link, note, tag
 from k8s.gui.pages.fields import Field
-from k8s.gui.pages.frame import (
-    attempt,
-    badge,
-    box,
-    button,
-    card,
-    copy_button,
-    csrf,
-    frame,
-    link,
-    live,
-    missing,
-    note,
-    scheme,
-    tag,
-)
+from k8s.gui.pages.frame import attempt, csrf, frame, live, missing, scheme
 from k8s.gui.runs import BOOK, values_of
 from k8s.gui.settings import SETTINGS
 from k8s.values import command

@@ -11,7 +11,21 @@ from nicegui import ui
 from starlette.requests import Request
 
 from k8s.conductor import Phase
-from k8s.gui.pages.frame import badge, box, button, card, frame, link, live, scrolling, segments, tag
+from k8s.gui.pages.elements import (
+    badge,
+    box,
+    button,
+    card,
+    cell,
+    link,
+    row,
+    scrolling,
+    search_box,
+    segments,
+    stacked,
+    tag,
+)
+from k8s.gui.pages.frame import frame, live
 from k8s.gui.runs import BOOK
 from k8s.gui.settings import SETTINGS
 from k8s.show import progress_text
@@ -27,22 +41,22 @@ _MEANS = {
 }
 
 
-async def page(request: Request) -> None:
-    """Show the runs."""
+async def page(request: Request, compare: str = "") -> None:
+    """Show the runs; one may be chosen for a comparison already."""
     views = await asyncio.to_thread(BOOK.refresh, 0.5)
     with frame(request, "Runs", "/runs") as titles, titles:
         box("grow")
         if not SETTINGS.read_only:
             link("Start a run", "/start", "button main")
     listing = RunList()
+    listing.chosen |= {compare} if compare else set()
     with card() as top:
         top.set_visibility(True)
         with top:
             segments(_FILTERS, "all", listing.filter, "Which runs")
             box("grow")
             listing.compare = button("Compare selected", listing.go_compare, "small")
-            search = ui.input(placeholder="Search", on_change=listing.search)
-            search.props('dense outlined clearable debounce=200 aria-label="Search runs" type=search')
+            search_box("Search", "Search runs", listing.search)
         listing.build(views)
     live(listing.update)
 
@@ -115,33 +129,27 @@ class RunList:
 
 
 def _table(views: list[RunView], chosen: set[str] | None) -> None:
-    headings = [*([""] if chosen is not None else []), "Run", "State", "Steps", "Where", "Age"]
-    with scrolling("Runs"), box("plain", "table"):
-        with box("", "thead"), box("", "tr"):
-            for heading in headings:
-                cell = tag("th", heading).props('scope="col"')
-                if not heading:
-                    cell.props('aria-label="Selected"')
-        with box("", "tbody"):
-            for view in views:
-                _row(view, chosen)
+    headings = (*([""] if chosen is not None else []), "Run", "State", "Steps", "Where", "Age")
+    with scrolling("Runs"), stacked(headings):
+        for view in views:
+            _row(view, chosen)
 
 
 def _row(view: RunView, chosen: set[str] | None) -> None:
-    with box("", "tr"):
+    with row():
         if chosen is not None:
-            with box("", "td"):
+            with cell():
                 mark = box("", "input").props('type="checkbox"')
                 mark.props["aria-label"] = f"Select {view.name}"
                 mark.props["checked"] = view.name in chosen
                 mark.on("change", lambda _, name=view.name: chosen.symmetric_difference_update({name}))
-        with box("", "td"):
+        with cell(classes="name"):
             link(view.name, f"/runs/{quote(view.name, safe='')}", "breakable")
-        with box("", "td"):
+        with cell():
             badge(view.phase)
-        tag("td", _steps_text(view) if view.steps else view.message, "muted steps breakable")
-        tag("td", view.profile, "muted")
-        tag("td", _age(view), "muted nowrap number")
+        cell(_steps_text(view) if view.steps else view.message, "muted steps breakable wide")
+        cell(view.profile, "muted")
+        cell(_age(view), "muted nowrap number")
 
 
 def _steps_text(view: RunView) -> str:

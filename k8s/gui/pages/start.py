@@ -12,10 +12,12 @@ from starlette.requests import Request
 from jobs.config.fields import FieldSpec, field_specs
 from jobs.contract.errors import AiosError
 from k8s.gui import launch
+from k8s.gui.cloning import clone
 from k8s.gui.datasets import data_sets
 from k8s.gui.launch import COMPUTED, Form
+from k8s.gui.pages.elements import box, button, card, code, link, note, segments, tag
 from k8s.gui.pages.fields import Field
-from k8s.gui.pages.frame import attempt, box, button, card, copy_button, frame, link, missing, note, segments, tag
+from k8s.gui.pages.frame import attempt, frame, missing
 from k8s.gui.runs import BOOK, values_of
 from k8s.gui.settings import SETTINGS
 from k8s.steps import STEPS
@@ -55,9 +57,9 @@ async def page(request: Request, kind: str = "pipeline", clone: str = "", datase
     StartPage(form, sets, found).build()
 
 
-def _form(kind: str, clone: str, dataset: str) -> Form:
-    if clone:
-        return launch.clone(values_of(clone), BOOK.find(clone).profile)
+def _form(kind: str, original: str, dataset: str) -> Form:
+    if original:
+        return clone(values_of(original), BOOK.find(original).profile)
     return Form(kind=kind if kind in _TITLES else "pipeline", dataset=dataset)
 
 
@@ -69,7 +71,6 @@ class StartPage:
         if not form.dataset and sets:
             form.dataset = sets[0]
         self.wrong: dict[tuple[str, str], str] = {}
-        self.fields: list[Field] = []
         self.submitting = False
         self.in_cluster, self.warned = False, False
         """Where it will run, and whether the doctor's problems have been shown."""
@@ -100,7 +101,8 @@ class StartPage:
     def _general(self) -> None:
         with box("fields"):
             if self.sets:
-                ui.select(self.sets, label="Data set", value=self.form.dataset, on_change=self._set_dataset).props(
+                known = [*self.sets, *({self.form.dataset} - set(self.sets))]  # a clone's may have been deleted
+                ui.select(known, label="Data set", value=self.form.dataset, on_change=self._set_dataset).props(
                     "outlined dense options-dense"
                 )
             else:
@@ -129,6 +131,7 @@ class StartPage:
 
     def _set_profile(self, event: Any) -> None:
         self.form.profile = event.value
+        self._steps()  # another profile has other defaults
         self._show()
 
     def _set_evaluate(self, event: Any) -> None:
@@ -141,39 +144,39 @@ class StartPage:
         self.evaluate.set_visibility(self.form.kind != "pipeline")
         self.area.clear()
         self.wrong.clear()
-        self.fields = []
+        defaults = launch.defaults(self.form)
         with self.area:
             for step in self.form.steps():
-                self._step(step)
+                self._step(step, defaults.get(step, {}))
 
-    def _step(self, step: str) -> None:
+    def _step(self, step: str, defaults: dict[str, Any]) -> None:
         specs = {s.name: s for s in field_specs(STEPS[step].config) if s.name not in COMPUTED}
         first = _FIRST[step]
         with card(_HEADINGS[step]):
             if first:
                 with box("fields"):
                     for name in first:
-                        self._field(step, specs[name])
+                        self._field(step, specs[name], defaults)
             with ui.expansion("More settings" if first else "Settings"), box("fields"):
                 for name, spec in specs.items():
                     if name not in first:
-                        self._field(step, spec)
+                        self._field(step, spec, defaults)
 
-    def _field(self, step: str, spec: FieldSpec) -> None:
+    def _field(self, step: str, spec: FieldSpec, defaults: dict[str, Any]) -> None:
         suggestions = [path for kind in _MODELS.get(spec.name, ()) for path in self.models[kind]]
-        args = self.form.args.setdefault(step, {})
+        args, default = self.form.args.setdefault(step, {}), defaults.get(spec.name, spec.default)
 
         def change(value: Any, wrong: str) -> None:
             self.wrong.pop((step, spec.name), None)
             if wrong:
                 self.wrong[step, spec.name] = wrong
-            elif value is None or value == spec.default:
+            elif value is None or value == default:
                 args.pop(spec.name, None)
             else:
                 args[spec.name] = value
             self._show()
 
-        self.fields.append(Field(spec, args.get(spec.name), suggestions, change))
+        Field(spec, args.get(spec.name), suggestions, change, default=default)
 
     def _show(self) -> None:
         """Show the commands and values, or why there are none."""
@@ -191,11 +194,13 @@ class StartPage:
         if values is None:
             return
         with self.preview:
-            _code("From a terminal", launch.quoted(self.form.submit_command(name)))
+            for words in launch.absent(values):
+                note(words, "warn")
+            code("From a terminal", launch.quoted(self.form.submit_command(name)))
             for step, settings in enabled_steps(values).items():
-                _code(_HEADINGS.get(step, step), launch.quoted(command(step, settings)))
+                code(_HEADINGS.get(step, step), launch.quoted(command(step, settings)))
             with ui.expansion("Values"):
-                _code("", to_yaml(values))
+                code("values.yaml", to_yaml(values))
             if values["backend"] != "local":
                 with box("line"):
                     button("Ask the cluster's doctor", self._ask_doctor, "small")
@@ -226,11 +231,3 @@ class StartPage:
         else:
             self.submitting = False
             self._show()
-
-
-def _code(title: str, text: str) -> None:
-    with box("rows").style("gap: 4px"):
-        with box("line"):
-            tag("h3", title).classes("grow")
-            copy_button(lambda: text)
-        tag("pre", text, "code")

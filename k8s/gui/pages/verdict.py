@@ -7,15 +7,16 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import ui
 from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
-from k8s.gui.charts import base, draw
 from k8s.gui.pages.answers import Answers
-from k8s.gui.pages.frame import box, card, facts, file_link, frame, link, missing, note, scheme, table, tag
+from k8s.gui.pages.elements import box, card, facts, file_link, folder_link, link, note, sections, table, tag
+from k8s.gui.pages.frame import frame, missing, scheme
+from k8s.gui.pages.verdict_plots import interval, plots
 from k8s.gui.verdicts import Verdict, lines, verdict, verdicts
 
+_FILES = ("report.html", "report.md", "report.json")
 _DECISIONS = {"go": "good", "no-go": "bad", "not yet": "warn"}
 _NUMBERS = (
     ("Policy", "preference win-rate of the policy", ("policy", "by_mean", "policy"), "share"),
@@ -72,8 +73,10 @@ async def page(request: Request, name: str) -> None:
         if decision:
             tag("span", decision, f"badge {_DECISIONS.get(decision.lower(), '')}")
         box("grow")
-        for text, file in (("report.md", "report.md"), ("report.json", "report.json")):
-            file_link(text, f"{found.folder.as_posix()}/{file}", "button small")
+        for name in _FILES:
+            if (found.folder / name).is_file():
+                file_link(name, f"{found.folder.as_posix()}/{name}", "button small")
+        folder_link("All files", found.folder, "button small")
     note(found.sentence, found.tone)
     for finding in found.report.get("findings") or []:
         if isinstance(finding, dict):
@@ -83,7 +86,7 @@ async def page(request: Request, name: str) -> None:
             _numbers(found.report)
         with card("Acceptance", "span5"):
             _acceptance(found.report)
-    _plots(found.report, dark)
+    plots(found.report, found.folder, dark)
     Answers(await asyncio.to_thread(lines, found.folder / "generations.jsonl")).build()
     with card("What was compared"):
         facts(_inputs(found))
@@ -97,30 +100,21 @@ def _dig(report: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _numbers(report: dict[str, Any]) -> None:
-    rows: list[list[Any]] = []
-    heading = ""
+    groups: dict[str, list[list[Any]]] = {}
     for group, words, path, unit in _NUMBERS:
         found = _dig(report, path)
-        if not isinstance(found, dict) or not isinstance(found.get("value"), int | float):
-            continue
-        rows.append([group if group != heading else "", words, *_interval(found, unit), f"{found.get('n', '')}"])
-        heading = group
-    if not rows:
+        if isinstance(found, dict) and isinstance(found.get("value"), int | float):
+            groups.setdefault(group, []).append([words, *interval(found, unit), f"{found.get('n', '')}"])
+    if not groups:
         tag("p", "The report holds no numbers.", "empty")
         return
-    table(["", "", "Value", "Interval", "n"], rows, right=(2, 3, 4), label="Numbers of the report")
-
-
-def _interval(found: dict[str, Any], unit: str) -> tuple[str, str]:
-    def say(number: Any) -> str:
-        if not isinstance(number, int | float):
-            return "?"
-        if unit == "share":
-            return f"{100 * number:.1f}%"
-        return f"{100 * number:+.1f}" if unit == "points" else f"{number:+.3g}" if unit == "nats" else f"{number:.3f}"
-
-    suffix = {"points": " points", "nats": " nats"}.get(unit, "")
-    return say(found["value"]) + suffix, f"[{say(found.get('low'))}, {say(found.get('high'))}]"
+    sections(
+        ["", "Value", "Interval", "n"],
+        groups,
+        right=(1, 2, 3),
+        label="Numbers of the report",
+        classes="plain stacked lead",
+    )
 
 
 def _points(value: float | None) -> str:
@@ -148,73 +142,6 @@ def _acceptance(report: dict[str, Any]) -> None:
                     with box(""):
                         tag("span", str(line.get("text")))
                         tag("div", str(line.get("found") or ""), "hint breakable")
-
-
-def _plots(report: dict[str, Any], dark: bool) -> None:
-    reward = report.get("reward") or {}
-    calibration = [p for p in reward.get("calibration") or [] if isinstance(p, dict)]
-    gaps = [p for p in reward.get("by_length_gap") or [] if isinstance(p, dict)]
-    if not calibration and not gaps:
-        return
-    with box("grid"):
-        if calibration:
-            with card("Is the reward model as sure as it is right?", "span6"):
-                _calibration(calibration, dark)
-        if gaps:
-            with card("Accuracy by how much longer the chosen answer is", "span6"):
-                _gaps(gaps, dark)
-
-
-def _calibration(points: list[dict[str, Any]], dark: bool) -> None:
-    options = base(dark, "Accuracy against confidence")
-    options["xAxis"] |= {
-        "type": "value",
-        "min": 0.5,
-        "max": 1,
-        "name": "confidence (across), accuracy (up)",
-        "nameLocation": "middle",
-    }
-    options["xAxis"] |= {"nameGap": 26}
-    options["yAxis"] |= {"type": "value", "min": 0, "max": 1}
-    options["grid"] |= {"bottom": 24}
-    options["series"] = [
-        {"type": "line", "name": "perfect", "data": [[0.5, 0.5], [1, 1]], "symbol": "none",
-         "lineStyle": {"type": "dashed", "width": 1}},
-        {"type": "scatter", "name": "reward model", "symbolSize": 9,
-         "data": [[round(p["confidence"], 4), round(p["accuracy"], 4)] for p in points]},
-    ]  # fmt: skip
-    draw(options, "Accuracy against confidence, in ten groups of pairs")
-    with ui.expansion("As a table"):
-        rows: list[list[Any]] = [
-            [f"{p['confidence']:.3f}", f"{p['accuracy']:.3f}", f"[{p['low']:.2f}, {p['high']:.2f}]", p["n"]]
-            for p in points
-        ]
-        table(["Confidence", "Accuracy", "Interval", "Pairs"], rows, right=(0, 1, 2, 3), label="Calibration")
-
-
-def _gaps(gaps: list[dict[str, Any]], dark: bool) -> None:
-    names = [_gap(gap) for gap in gaps]
-    values = [gap["accuracy"] for gap in gaps]
-    options = base(dark, "Accuracy by difference of length")
-    options["xAxis"] |= {"type": "category", "data": names}
-    options["yAxis"] |= {"type": "value", "min": 0, "max": 1}
-    options["legend"]["show"] = False
-    options["series"] = [
-        {"type": "bar", "name": "accuracy", "data": [round(v["value"], 4) for v in values], "barMaxWidth": 40}
-    ]
-    draw(options, "Accuracy by difference of length in tokens")
-    with ui.expansion("As a table"):
-        rows: list[list[Any]] = [
-            [name, *_interval(value, "share"), value.get("n", "")] for name, value in zip(names, values, strict=True)
-        ]
-        table(["Tokens longer", "Accuracy", "Interval", "Pairs"], rows, right=(1, 2, 3), label="Accuracy by length")
-
-
-def _gap(gap: dict[str, Any]) -> str:
-    low, high = gap.get("above"), gap.get("up_to")
-    if low is None:
-        return f"up to {high}"
-    return f"above {low}" if high is None else f"{low} to {high}"
 
 
 def _inputs(found: Verdict) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import threading
 import time
@@ -13,10 +14,10 @@ from typing import Any
 import pytest
 
 from k8s.cluster import names
+from k8s.cluster.actions import forget_vanished
 from k8s.cluster.client import Api, Object
 from k8s.cluster.conduct import Conductor
 from k8s.cluster.config import connect
-from k8s.cluster.runs import forget_vanished
 from k8s.conductor import Outcome
 from k8s.diagnose import diagnose_pod
 from tests.kubernetes import failures
@@ -67,7 +68,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     """A namespace of its own."""
-    name = f"aios-fail-{int(time.time() * 10) % 10**7}"
+    name = f"aios-fail-{os.getpid()}-{int(time.time() * 10) % 10**6}"
     kubectl("create", "namespace", name)
     made = Place(name)
     until(lambda: "default" in kubectl("-n", name, "get", "serviceaccounts"), 30)

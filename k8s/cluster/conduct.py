@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -112,7 +112,18 @@ class Conductor:
             gone=gone, events=tuple(self.events.objects.values()), claims=claims_of(self.api, mine),
             workloads=workloads_of(self.api, job),
         )  # fmt: skip
-        seen = observe(job, mine, known.get("phase", ""), known.get("attempts", ()), around)
+        later = any(name in annotation(other, names.NEEDS).split(",") for other in jobs.values())
+
+        def look(pods: Sequence[Object]) -> Observed:
+            return observe(
+                job, pods, known.get("phase", ""), known.get("attempts", ()), around, checked_later=later
+            )  # fmt: skip
+
+        seen = look(mine)
+        if job is not None and is_true(job, "Complete") and not mine and not gone and known.get("phase") != "succeeded":
+            # Are its pods gone, or has their watch not come to them yet? They may have proven nothing: ask.
+            fresh = self.api.get(self.api.path("pods"), labelSelector=f"job-name={job_name}")
+            seen = look(fresh["items"])
         if job is not None:
             self._missing_since.pop(name, None)
         elif seen.phase is Phase.WAITING:

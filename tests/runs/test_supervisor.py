@@ -270,7 +270,7 @@ def test_a_limit_is_told_from_a_node_without_memory(tmp_path: Path, v2: bool) ->
 
 
 def test_running_out_of_memory_ends_a_step_unless_it_may_have_more() -> None:
-    """71 is final; 137 is tried again, and the conductor gives more; a node's want of memory is tried again as it is."""
+    """71 is final; 137 is tried again, with more; a node's want of memory is tried again as it is."""
     own, node = Shortage(cause="memory", message="out"), Shortage(cause="node_memory", message="out")
     common: dict[str, Any] = {"results": [], "attempt_id": "a", "output": None, "stopping": False}
     for returncode in (-9, 70):
@@ -378,7 +378,10 @@ def test_patience_follows_the_median_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["rename", "copytruncate"])
 def test_no_line_is_lost_or_doubled_when_the_log_is_rotated(workspace: Path, how: str) -> None:
     """Whoever renames or cuts off stdout.log while the step writes takes nothing away from what is echoed."""
-    code = "import time\nfor n in range(400):\n    print('line', n, 'x' * 50, flush=True)\n    time.sleep(0.25 if n % 100 == 99 else 0)"
+    code = (
+        "import time\nfor n in range(400):\n    print('line', n, 'x' * 50, flush=True)\n"
+        "    time.sleep(0.5 if n % 100 == 99 else 0)"
+    )
     process = start(workspace, code)
     log = workspace / ATTEMPT / "stdout.log"
     until(lambda: log.exists() and log.stat().st_size > 5000)

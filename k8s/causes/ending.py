@@ -85,8 +85,8 @@ def zombie(scene: Scene) -> Diagnosis | None:
         detail="no replacement comes before it is gone: two pods must never write one folder, so Kubernetes waits "
         "until the node says that this one has ended",
         resolution=f"kubectl get node {node}; when that machine is surely off: kubectl taint nodes {node} "
-        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute; or `aios jobs resume RUN --force`, which is: kubectl "
-        f'patch pod {name}{space} -p \'{{"metadata":{{"finalizers":null}}}}\' && kubectl delete pod {name}{space} '
+        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute; or `aios jobs resume RUN --force`, which is: "
+        f'kubectl patch pod {name}{space} -p \'{{"metadata":{{"finalizers":null}}}}\' && kubectl delete pod {name}{space} '
         "--grace-period=0 --force",
     )  # fmt: skip
 

@@ -175,6 +175,9 @@ def logs_command(name: str | None, step: str | None, follow: bool, **where: Any)
     except KeyboardInterrupt:
         click.echo(f"Detached; come back with: aios jobs logs {found} -f", err=True)
         return
+    for state in place.look(found)().steps:
+        if state.message and step in (None, state.name):
+            click.echo(f"{state.name}: {state.message}", err=True)  # also of pods that never came to print anything
     if isinstance(place, Cluster) and (gone := place.without_pods(found, [step] if step else steps)):
         whole = f"aios jobs download artifacts/runs/{found}/steps steps -n {place.api.namespace}"
         click.echo(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k8s.causes.diagnosis import Diagnosis
-from k8s.causes.ending import suggested_memory
+from k8s.causes.memory import suggested_memory
 from k8s.cluster import names
 from k8s.objects import Object, annotation, container, label
 

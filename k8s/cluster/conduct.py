@@ -24,7 +24,7 @@ from k8s.cluster import names
 from k8s.cluster.client import STRATEGIC, Api, ApiError, Object
 from k8s.cluster.config import connect
 from k8s.cluster.mirror import Mirror
-from k8s.cluster.observe import Observed, Surroundings, needs_of, observe
+from k8s.cluster.observe import Observed, Surroundings, completed, needs_of, observe
 from k8s.cluster.status import read_status, step_status, write_status
 from k8s.cluster.surroundings import about, claims_of, workloads_of
 from k8s.conductor import Outcome, Phase, decide
@@ -120,8 +120,9 @@ class Conductor:
             )  # fmt: skip
 
         seen = look(mine)
-        if job is not None and is_true(job, "Complete") and not mine and not gone and known.get("phase") != "succeeded":
-            # Are its pods gone, or has their watch not come to them yet? They may have proven nothing: ask.
+        unseen = not any(map(completed, [*mine, *gone])) and known.get("phase") != "succeeded"
+        if job is not None and is_true(job, "Complete") and unseen:
+            # Is the pod that made it so gone, or has the watch not come to it yet? It may have proven nothing: ask.
             fresh = self.api.get(self.api.path("pods"), labelSelector=f"job-name={job_name}")
             seen = look(fresh["items"])
         if job is not None:

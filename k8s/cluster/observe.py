@@ -117,6 +117,11 @@ def running(pod: Object) -> bool:
     return not over and not pod["metadata"].get("deletionTimestamp")
 
 
+def completed(pod: Object) -> bool:
+    """Tell whether a pod ended with 0: one of those made its Job complete."""
+    return bool(pod.get("status", {}).get("phase") == "Succeeded")
+
+
 def writing(pod: Object) -> bool:
     """Tell whether a pod may still write, be it on its way out."""
     return bool(pod.get("status", {}).get("phase") == "Running")
@@ -136,7 +141,7 @@ def _unproven(
     Where its pods are gone and nobody saw their end (the conductor's node went with them), a step after it is the
     judge, since it verifies what it reads. The last one has no such judge.
     """
-    if any(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
+    if any(completed(pod) for pod in pods):
         return Phase.FAILED, "its pod ended with 0 but did not say what it published", found
     if checked_later:
         return Phase.SUCCEEDED, "", None

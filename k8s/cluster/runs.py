@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.contract.errors import BadConfig, NotAuthorised
 from k8s.cluster import names
 from k8s.cluster.client import Api, Object, find, namespace_exists, no_namespace
 from k8s.cluster.mirror import Mirror
-from k8s.cluster.observe import Observed, needs_of, observe, running
+from k8s.cluster.observe import Observed, Surroundings, needs_of, observe, running
+from k8s.cluster.surroundings import nodes_of
 from k8s.conductor import Phase, decide
 from k8s.diagnose import Diagnosis
 from k8s.objects import is_true, name_of, seconds
@@ -60,8 +61,10 @@ class Picture:
         return sorted(mine, key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)
 
     def view(self, release: str) -> RunView:
-        """Return the picture of one release."""
-        return view(release, self.jobs.objects, self.pods.objects, self.statuses.objects)
+        """Return the picture of one release. Where no node takes a pod, those who may read nodes see what they lack."""
+        found = view(release, self.jobs.objects, self.pods.objects, self.statuses.objects)
+        nodes = nodes_of(self.api) if any(step.message.startswith("UNSCHEDULABLE") for step in found.steps) else ()
+        return view(release, self.jobs.objects, self.pods.objects, self.statuses.objects, nodes) if nodes else found
 
     def written(self, release: str) -> dict[str, Any]:
         """Return what the conductor has written about a release."""
@@ -69,7 +72,11 @@ class Picture:
 
 
 def view(
-    release: str, jobs: Mapping[str, Object], pods: Mapping[str, Object], statuses: Mapping[str, Object]
+    release: str,
+    jobs: Mapping[str, Object],
+    pods: Mapping[str, Object],
+    statuses: Mapping[str, Object],
+    nodes: Sequence[Object] = (),
 ) -> RunView:
     """Return what a release looks like, from its objects alone."""
     status = statuses.get(names.status(release)) or {}
@@ -82,8 +89,9 @@ def view(
         mine = [pod for pod in pods.values() if (pod["metadata"].get("labels") or {}).get("job-name") == job]
         known = written.get("steps", {}).get(name, {})
         observed[name] = observe(
-            jobs.get(job), mine, known.get("phase", ""), known.get("attempts", ()), checked_later=name in needed
-        )
+            jobs.get(job), mine, known.get("phase", ""), known.get("attempts", ()), Surroundings(nodes=nodes),
+            checked_later=name in needed,
+        )  # fmt: skip
     stopped = any(is_stopped(seen.job) for seen in observed.values())
     plan = decide({n: seen.state(needs_of(seen.job, observed)) for n, seen in observed.items()}, stopped=stopped)
     steps = tuple(
@@ -147,7 +155,8 @@ def _message(seen: Observed, phase: Phase, written: Mapping[str, Any]) -> str:
     if recorded and phase in (Phase.RUNNING, Phase.FAILED):
         same = found is not None and found.code == recorded.get("code")
         unseen = found is None and recorded.get("pod", "") in ("", newest) and not any(map(running, seen.pods))
-        found = Diagnosis.from_json(recorded) if same or unseen or not seen.pods else found
+        placed = found is not None and found.code == "UNSCHEDULABLE"  # we may know nodes, which the conductor does not
+        found = Diagnosis.from_json(recorded) if (same or unseen or not seen.pods) and not placed else found
     if found is None:
         return seen.message or str(written.get("message", ""))
     if found.code.startswith("APP_") and phase is Phase.FAILED:

@@ -13,7 +13,7 @@ from k8s.cluster.client import Api, Object, find
 from k8s.cluster.observe import Observed
 from k8s.conductor import Phase
 from k8s.diagnose import diagnose_pod
-from k8s.objects import node_of, terminated, termination_message
+from k8s.objects import ending, node_of, termination_message
 
 _MAX_ATTEMPTS = 10
 _MAX_BYTES = 600_000
@@ -89,7 +89,7 @@ def _evidence(seen: Observed) -> dict[str, Any]:
 
 
 def _attempt(pod: Object, *, gone: bool, events: Sequence[Object]) -> dict[str, Any]:
-    ended, said = terminated(pod) or {}, termination_message(pod)
+    ended, said = ending(pod) or {}, termination_message(pod)
     status = pod.get("status", {})
     over = gone or status.get("phase") in ("Failed", "Succeeded")
     cause = diagnose_pod(pod, events) if over else None

@@ -49,6 +49,11 @@ def workloads_of(api: Api, job: Object | None) -> tuple[Object, ...]:
     return ()
 
 
+def nodes_of(api: Api) -> tuple[Object, ...]:
+    """Return the cluster's nodes, for those who may read them."""
+    return _now_and_then("nodes", lambda: api.get("/api/v1/nodes")["items"])
+
+
 def _now_and_then(key: str, ask: Callable[[], Sequence[Object]]) -> tuple[Object, ...]:
     """Ask at most every ten seconds; what may not be read, or is not there, is nothing."""
     at, answer = _asked.get(key, (0.0, ()))

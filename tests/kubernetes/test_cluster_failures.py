@@ -43,8 +43,11 @@ class Place:
         job["spec"]["suspend"] = True
         job["spec"]["template"]["metadata"]["labels"] = labels
         status = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{run}-status", "labels": labels}}
-        self.api.create(self.api.path("configmaps"), status)
-        self.api.create(self.api.path("jobs"), job)
+        fresh = Api(
+            self.api.connection
+        )  # one that has been idle may find its connection closed, and does not post twice
+        fresh.create(self.api.path("configmaps"), status)
+        fresh.create(self.api.path("jobs"), job)
         conductor = Conductor(Api(self.api.connection), run, ("rm",), deadline_s)
         conductor.api.namespace = self.api.namespace
         threading.Thread(target=lambda: self.outcomes.update({run: conductor.conduct()}), daemon=True).start()

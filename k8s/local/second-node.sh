@@ -50,10 +50,13 @@ up() {
     # Only pods that ask for it come here.
     printf 'registerWithTaints: [{key: aios-alignment/second, effect: NoSchedule}]\n'; } > "$HERE/kubelet.yaml"
   start containerd containerd --config "$HERE/containerd.toml"
-  await 20 test -S "$SOCKET"
+  await 20 ctr -a "$SOCKET" version
   for image in localhost/pause:1 "$@"; do
     ctr -a "$SOCKET" -n k8s.io images ls -q | grep -qx "$image" && continue
-    ctr -a "$STATE/containerd/containerd.sock" -n k8s.io images export - "$image" | ctr -a "$SOCKET" -n k8s.io images import - >/dev/null
+    # Through a file: through a pipe `ctr` was seen to end before its last block.
+    ctr -a "$STATE/containerd/containerd.sock" -n k8s.io images export "$HERE/image.tar" "$image" >/dev/null
+    ctr -a "$SOCKET" -n k8s.io images import "$HERE/image.tar" >/dev/null
+    rm -f "$HERE/image.tar"
   done
   start kubelet kubelet --config="$HERE/kubelet.yaml" --kubeconfig="$KUBECONFIG" --root-dir="$HERE/kubelet" \
     --hostname-override="$NODE" --node-ip=$ADDRESS

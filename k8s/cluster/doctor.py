@@ -90,10 +90,8 @@ def _helm(api: Api, values: Values) -> Iterator[Finding]:
 
 def _rights(api: Api) -> Iterator[Finding]:
     # Helm keeps its records in Secrets unless it is told otherwise, as the panel's pod is.
-    records = (
-        [("", "secrets", "create")] if os.environ.get("HELM_DRIVER", "secret") in ("", "secret", "secrets") else []
-    )
-    needed = (*_TO_RUN, *records)
+    in_secrets = os.environ.get("HELM_DRIVER", "secret") in ("", "secret", "secrets")
+    needed = (*_TO_RUN, ("", "secrets", "create")) if in_secrets else _TO_RUN
     denied = [f"{verb} {resource}" for group, resource, verb in needed if not _may(api, group, resource, verb)]
     if denied:
         yield problem(

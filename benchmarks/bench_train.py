@@ -368,9 +368,8 @@ def report(kind: str, case: str, runs: Results) -> None:
         both = zip(runs[variant], runs["ours"], strict=False)  # run next to each other
         return float(statistics.median(theirs[key] / ours[key] for theirs, ours in both))
 
-    print(
-        f"\n{kind}, {case}: {pairs} pairs a step, {min(map(len, runs.values()))} repetitions of {len(runs['ours'][0]['losses'])} steps"
-    )
+    repetitions, steps = min(map(len, runs.values())), len(runs["ours"][0]["losses"])
+    print(f"\n{kind}, {case}: {pairs} pairs a step, {repetitions} repetitions of {steps} steps")
     print(
         "| tool | pairs/s | ours is faster | tokens/s | start to first step, s (warm) | training, s | process, s "
         "| peak MB | eval loss | loss apart by |"

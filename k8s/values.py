@@ -169,6 +169,10 @@ def complete(values: Values) -> Values:
         step["needs"] = [need for need in step.get("needs", []) if need in enabled]
     values["steps"] = steps
     check(values)
+    if values.get("backend") == "local" and values.get("workspace", {}).get("isolation") == "run":
+        raise BadConfig(
+            "workspace.isolation=run on this machine", needed="a cluster, whose pods mount folders of their own"
+        )
     _check_steps(steps, enabled)
     return values
 

@@ -6,6 +6,7 @@ python -m k8s.volume put PATH OFFSET      appends stdin to PATH's part file from
 python -m k8s.volume commit PATH SHA256   checks the part file and renames it to PATH
 python -m k8s.volume get PATH OFFSET      writes PATH from OFFSET on to stdout
 python -m k8s.volume text PATH            the file's text, nothing where there is none
+python -m k8s.volume lines FOLDER POD N   the log of the attempt that POD made, from line N on, until it has ended
 python -m k8s.volume space                JSON: free and total bytes, whether we may write, who owns the folder
 python -m k8s.volume reach URL [VAR=X..]  ok, or why the URL does not answer
 """
@@ -17,9 +18,12 @@ import json
 import os
 import shutil
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from jobs.contract.redact import redact_bytes, secret_values
 
 _CHUNK = 1 << 20
 
@@ -85,6 +89,34 @@ def get(path: str, offset: int) -> None:
     sys.stdout.buffer.flush()
 
 
+def lines(folder: str, pod: str, start: int) -> None:
+    """Write the log of a pod's attempt to stdout from a line on, until the attempt has ended."""
+    found = [path for path in _inside(folder).glob("attempt-*/status.json") if _status(path).get("host") == pod]
+    if not found:
+        raise SystemExit(f"{folder} has no attempt of {pod}")
+    secrets = secret_values()
+    with (found[0].parent / "stdout.log").open("rb") as file:
+        for _ in range(start):
+            file.readline()
+        while True:
+            over = _status(found[0]).get("state") not in ("starting", "running", None)
+            while (line := file.readline()).endswith(b"\n") or (over and line):
+                sys.stdout.buffer.write(redact_bytes(line.rstrip(b"\n") + b"\n", secrets))
+            sys.stdout.buffer.flush()
+            if over:
+                return
+            file.seek(-len(line), os.SEEK_CUR)
+            time.sleep(0.1)
+
+
+def _status(path: Path) -> dict[str, object]:
+    try:
+        document: dict[str, object] = json.loads(path.read_bytes())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return document
+
+
 def space() -> dict[str, object]:
     """Return what the file system under the workspace has left, and whether it takes a file, renamed, from us."""
     usage, root = shutil.disk_usage("."), Path().stat()
@@ -129,6 +161,8 @@ def main(arguments: list[str]) -> int:
         case ["text", path]:
             file = _inside(path)
             sys.stdout.write(file.read_text(encoding="utf-8") if file.is_file() else "")
+        case ["lines", folder, pod, start]:
+            lines(folder, pod, int(start))
         case ["space"]:
             sys.stdout.write(json.dumps(space()))
         case ["reach", url, *settings]:

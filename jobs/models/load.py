@@ -67,6 +67,13 @@ def model_identity(model: str) -> str:
     return hashlib.sha256(f"hub:{model}@{commit}".encode()).hexdigest()
 
 
+def load_config(model: str) -> Any:
+    """Load a model's configuration; one that needs code of its own is refused."""
+    from transformers import AutoConfig
+
+    return _from_pretrained(AutoConfig, model)
+
+
 def load_tokenizer(model: str) -> Any:
     """Load a tokenizer whose pad token is not its end-of-text token.
 

@@ -142,11 +142,10 @@ def needed_memory(
     config: TrainingConfig, model: str, encoded: dict[str, EncodedSplit], parameters: int, precision: str
 ) -> Need:
     """Estimate what training this model on these rows holds in memory."""
-    from transformers import AutoConfig
-
+    from jobs.models.load import load_config
     from jobs.training.fast import takes_half
 
-    shape = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
+    shape = load_config(model).get_text_config()
     longest = max(tokens for split in encoded.values() for tokens in pair_tokens(split))
     batch: int = config.batch_size  # type: ignore[attr-defined]
     return estimate(

@@ -75,11 +75,10 @@ def _time(
     precision: str,
 ) -> str:  # fmt: skip
     """Return the time for people; a model whose layers cannot be run apart has none."""
-    from transformers import AutoConfig
-
+    from jobs.models.load import load_config
     from jobs.training.duration import estimate_seconds, measure
 
-    shape = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
+    shape = load_config(model).get_text_config()
     try:
         speed = measure(config, shape, parameters=parameters, precision=precision, tokens=pair_tokens(encoded["train"]))
     except Exception as exc:  # an architecture of its own kind: the plan is worth having without the time

@@ -27,14 +27,12 @@ class Diagnosis:
     """Not going to get better: give up when it has lasted this long. None: wait."""
     node: str = ""
     pod: str = ""
-    own_limit: bool = False
-    """The pod was evicted for a limit of its own: its successor would be, too."""
     evidence: tuple[str, ...] = ()
     """Events, the newest last."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what the status holds."""
-        return {key: value for key, value in asdict(self).items() if value not in ("", None, (), False)}
+        return {key: value for key, value in asdict(self).items() if value not in ("", None, ())}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Diagnosis:

@@ -84,9 +84,10 @@ def zombie(scene: Scene) -> Diagnosis | None:
         summary=f"the pod {name} should be gone since {since}; its node {node} {state}",
         detail="no replacement comes before it is gone: two pods must never write one folder, so Kubernetes waits "
         "until the node says that this one has ended",
-        resolution=f"kubectl get node {node}; when that machine is surely off: kubectl delete pod {name}{space} "
-        f"--grace-period=0 --force (or `aios jobs resume RUN --force`), or, where volumes hang on it too: "
-        f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        resolution=f"kubectl get node {node}; when that machine is surely off: kubectl taint nodes {node} "
+        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute; or `aios jobs resume RUN --force`, which is: "
+        f'kubectl patch pod {name}{space} -p \'{{"metadata":{{"finalizers":null}}}}\' && kubectl delete pod {name}{space} '
+        "--grace-period=0 --force",
     )  # fmt: skip
 
 
@@ -122,6 +123,12 @@ def ended(scene: Scene) -> Diagnosis | None:
     if _out_of_memory(scene, end, said):
         return _memory(scene, end, said)
     text, node = _text(end, said), node_of(scene.pod)
+    if said.get("cause") == "node_memory":
+        return Diagnosis(
+            code="EVICTED_MEM", summary=f"the node {node} ran out of memory, its kernel chose the step", detail=text,
+            node=node, resolution="it is tried again; ask for as much memory as the step uses "
+            "(steps.NAME.resources.requests.memory)",
+        )  # fmt: skip
     device = device_fault(scene, code, f"{text} {said.get('log', '')}", str(said.get("cause", "")))
     if device is not None:
         return device
@@ -208,6 +215,8 @@ def _out_of_memory(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any]
     if "machine is out of memory" in str(said.get("message", "")):
         return True
     code = end.get("exitCode")
+    if said.get("cause") == "node_memory":
+        return False
     if end.get("reason") != "OOMKilled" or code in (143, int(ExitCode.INTERRUPTED)) or code in _DECISIVE:
         return False
     by_node = (condition(scene.pod, "DisruptionTarget") or {}).get("reason") == "TerminationByKubelet"

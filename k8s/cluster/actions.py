@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import Any
@@ -98,7 +99,10 @@ def forget_vanished(api: Api, release: str) -> list[str]:
     pods = api.get(api.path("pods"), labelSelector=f"{names.INSTANCE}={release},{names.STEP}")["items"]
     found = [name_of(pod) for pod in pods if (d := diagnose_pod(pod)) and d.code == "ZOMBIE_TERMINATING"]
     for name in found:
-        api.delete(api.path("pods", name), gracePeriodSeconds=0)
+        # A deleted pod that has not failed keeps the Job controller's finalizer for ever: force alone changes nothing.
+        api.patch(api.path("pods", name), {"metadata": {"finalizers": None}})
+        with contextlib.suppress(ApiError):  # gone with its last finalizer
+            api.delete(api.path("pods", name), gracePeriodSeconds=0)
     return found
 
 

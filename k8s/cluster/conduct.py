@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -36,8 +36,6 @@ __all__ = ["FAILED_RUN", "Conductor", "main", "needs_of", "observe", "read_statu
 _LOG = logging.getLogger("aios")
 _IDLE_S = 10.0
 _GONE_GRACE_S = 30.0
-_OWN_LIMITS = 3
-"""Evictions in a row for a limit of the step's own: Kubernetes never counts them, and they would go on for ever."""
 FAILED_RUN = 1
 """Exit code of a conductor whose run has failed; the chart's podFailurePolicy ends its Job then."""
 
@@ -114,7 +112,18 @@ class Conductor:
             gone=gone, events=tuple(self.events.objects.values()), claims=claims_of(self.api, mine),
             workloads=workloads_of(self.api, job),
         )  # fmt: skip
-        seen = observe(job, mine, known.get("phase", ""), known.get("attempts", ()), around)
+        later = any(name in annotation(other, names.NEEDS).split(",") for other in jobs.values())
+
+        def look(pods: Sequence[Object]) -> Observed:
+            return observe(
+                job, pods, known.get("phase", ""), known.get("attempts", ()), around, checked_later=later
+            )  # fmt: skip
+
+        seen = look(mine)
+        if job is not None and is_true(job, "Complete") and not mine and not gone and known.get("phase") != "succeeded":
+            # Are its pods gone, or has their watch not come to them yet? They may have proven nothing: ask.
+            fresh = self.api.get(self.api.path("pods"), labelSelector=f"job-name={job_name}")
+            seen = look(fresh["items"])
         if job is not None:
             self._missing_since.pop(name, None)
         elif seen.phase is Phase.WAITING:
@@ -192,13 +201,11 @@ class Conductor:
         fatal_after_s = found.fatal_after_s if found else None
         if fatal_after_s is not None and fatal_after_s < patience and _starting(seen) and "diagnosis" in known:
             patience, since = fatal_after_s, float(known["diagnosis"]["since"])
-        limits = [bool(attempt.get("own_limit")) for attempt in known.get("attempts", []) if "code" in attempt]
-        hopeless = len(limits) >= _OWN_LIMITS and all(limits[-_OWN_LIMITS:])
-        if not hopeless and (since is None or time.time() - since <= patience):
+        if since is None or time.time() - since <= patience:
             return
         found = found or Diagnosis(code="DEADLINE", summary="it did not start in time")
-        when = "" if hopeless else f" (given up after {patience:.0f} s)"
-        note = found.told(summary=found.summary + when, detail=found.detail[:600], evidence=found.evidence[-3:])
+        summary = f"{found.summary} (given up after {patience:.0f} s)"
+        note = found.told(summary=summary, detail=found.detail[:600], evidence=found.evidence[-3:])
         body = {
             "metadata": {"annotations": {names.GIVEN_UP: json.dumps(note.to_json())}},
             "spec": {"activeDeadlineSeconds": 1},

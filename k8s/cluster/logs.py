@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from jobs.contract.errors import ServiceDown
+from jobs.contract.errors import AiosError, ServiceDown
 from k8s.cluster import names
 from k8s.cluster.client import TRANSPORT, Api, ApiError, Object, down
 from k8s.cluster.runs import Picture
@@ -70,6 +70,10 @@ def _remembered(attempt: Mapping[str, Any]) -> Iterator[str]:
     yield from str(attempt.get("log") or attempt.get("message") or "").splitlines()
 
 
+class Missed(Exception):
+    """Lines were written, and their file rotated away, while nobody was connected."""
+
+
 @dataclass(slots=True)
 class _Seen:
     """Lines of the last seconds with their times: what a new connection brings again is known by them."""
@@ -104,20 +108,43 @@ def pod_lines(api: Api, pod: str, *, follow: bool, tail: int | None = None) -> I
     """Yield a pod's log lines once each; a follower ends with the container.
 
     A stream ends when a log is rotated, when a proxy is tired of it (an hour) or when the API server restarts. The next
-    one begins a little before the last line, and what is known is not shown again.
+    one begins a little before the last line, and what is known is not shown again. What was rotated away meanwhile is
+    read from the volume.
     """
-    for _, line in stamped_lines(api, pod, follow=follow, tail=tail):
-        yield line
+    shown = 0
+    try:
+        for _, line in stamped_lines(api, pod, follow=follow, tail=tail, strict=tail is None):
+            shown += 1
+            yield line
+    except Missed:
+        yield from _rescued(api, pod, shown, follow=follow)
 
 
-def stamped_lines(api: Api, pod: str, *, follow: bool, tail: int | None = None) -> Iterator[tuple[datetime, str]]:
-    """Yield time and line as `pod_lines` does; `tail` begins so many lines before the end."""
+def _rescued(api: Api, pod: str, shown: int, *, follow: bool) -> Iterator[str]:
+    from k8s.cluster import rescue
+
+    try:
+        yield from rescue.lines(api, pod, shown)
+    except AiosError as exc:
+        yield f"[lines are missing here: the log was rotated while the connection was cut, and {exc}]"
+        # Nothing of the file that is served now was shown yet: it begins after what is missing.
+        yield from pod_lines(api, pod, follow=follow)
+
+
+def stamped_lines(
+    api: Api, pod: str, *, follow: bool, tail: int | None = None, strict: bool = False
+) -> Iterator[tuple[datetime, str]]:
+    """Yield time and line as `pod_lines` does; `tail` begins so many lines before the end.
+
+    Raises:
+        Missed: where `strict`, lines were rotated away while the connection was cut.
+    """
     seen, pause, last_look, failures = _Seen(), _LOOK_S, not follow, 0
     query = {"timestamps": "true"} | ({"tailLines": str(tail)} if tail is not None else {})
     while True:
         whole, some = False, False
         try:
-            for when, line in _fresh(api, pod, seen, query | ({} if last_look else {"follow": "true"})):
+            for when, line in _fresh(api, pod, seen, strict, query | ({} if last_look else {"follow": "true"})):
                 some = True
                 yield when, line
             whole = True
@@ -141,9 +168,10 @@ def stamped_lines(api: Api, pod: str, *, follow: bool, tail: int | None = None) 
         time.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  jitter
 
 
-def _fresh(api: Api, pod: str, seen: _Seen, query: Mapping[str, str]) -> Iterator[tuple[datetime, str]]:
+def _fresh(api: Api, pod: str, seen: _Seen, strict: bool, query: Mapping[str, str]) -> Iterator[tuple[datetime, str]]:
     """Yield the lines of one connection that were not shown yet. A torn last line waits for the next connection."""
     known = seen.known()
+    first = strict and bool(known)
     for raw in api.stream(f"{api.path('pods', pod)}/log", read_timeout=_SILENCE_S, **query, **seen.since()):
         if not raw.endswith(b"\n") and "follow" in query:
             return
@@ -153,7 +181,10 @@ def _fresh(api: Api, pod: str, seen: _Seen, query: Mapping[str, str]) -> Iterato
             continue  # the kubelet's own words, such as "failed to watch file"
         if known[when, text] > 0:
             known[when, text] -= 1
+            first = False
             continue
+        if first:  # a new connection begins before the last line that was shown, unless the file with it is gone
+            raise Missed
         seen.add(when, text)
         yield when, text
 

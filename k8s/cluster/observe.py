@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,7 @@ from k8s.cluster import names
 from k8s.cluster.client import Object
 from k8s.conductor import Phase, StepState
 from k8s.diagnose import Diagnosis, diagnose
-from k8s.objects import annotation, is_true, label, proven, seconds
-
-_LATE_S = 30.0
-"""How long the word of a pod may take to come after its Job is complete: the two watches are not in step."""
+from k8s.objects import annotation, is_true, label, proven
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +60,8 @@ def observe(
     recorded: str = "",
     attempts: Sequence[Mapping[str, Any]] = (),
     around: Surroundings | None = None,
+    *,
+    checked_later: bool = False,
 ) -> Observed:
     """Return where a step stands.
 
@@ -73,6 +71,7 @@ def observe(
         recorded: the phase that the status ConfigMap has of it, for a Job that is gone.
         attempts: what the ConfigMap has of its attempts, for pods that are gone.
         around: gone pods, events, nodes, claims, Kueue's workloads.
+        checked_later: a later step reads what this one publishes, and refuses what is not whole.
     """
     if job is None:
         ended = recorded in (Phase.SUCCEEDED, Phase.FAILED, Phase.SKIPPED)
@@ -85,7 +84,7 @@ def observe(
     )  # fmt: skip
     phase, message = _phase(job, pods), ""
     if phase is Phase.SUCCEEDED and not _proven([*pods, *gone], recorded, attempts):
-        phase, message, found = _unproven(job, [*pods, *gone], found)
+        phase, message, found = _unproven([*pods, *gone], found, checked_later)
     if phase in (Phase.SUCCEEDED, Phase.WAITING):
         found = None
     return Observed(phase=phase, job=job, pods=pods, gone=gone, diagnosis=found, message=message)
@@ -113,8 +112,9 @@ def _phase(job: Object, pods: Sequence[Object]) -> Phase:
 
 
 def running(pod: Object) -> bool:
-    """Tell whether a pod runs and nobody has asked it to end."""
-    return pod.get("status", {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+    """Tell whether a pod runs, or will, and nobody has asked it to end."""
+    over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return not over and not pod["metadata"].get("deletionTimestamp")
 
 
 def writing(pod: Object) -> bool:
@@ -128,13 +128,18 @@ def _proven(pods: Sequence[Object], recorded: str, attempts: Sequence[Mapping[st
     return recorded == Phase.SUCCEEDED or written or any(proven(pod) for pod in pods)
 
 
-def _unproven(job: Object, pods: Sequence[Object], found: Diagnosis | None) -> tuple[Phase, str, Diagnosis | None]:
-    """A complete Job without proof: an evicted pod that traps SIGTERM and exits with 0 looks like this, too."""
+def _unproven(
+    pods: Sequence[Object], found: Diagnosis | None, checked_later: bool
+) -> tuple[Phase, str, Diagnosis | None]:
+    """Judge a complete Job without proof: an evicted pod that traps SIGTERM and exits with 0 looks like this, too.
+
+    Where its pods are gone and nobody saw their end (the conductor's node went with them), a step after it is the
+    judge, since it verifies what it reads. The last one has no such judge.
+    """
     if any(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
         return Phase.FAILED, "its pod ended with 0 but did not say what it published", found
-    completed = seconds(job.get("status", {}).get("completionTime"))
-    if completed is not None and time.time() - completed < _LATE_S:
-        return Phase.RUNNING, "", None
+    if checked_later:
+        return Phase.SUCCEEDED, "", None
     lost = Diagnosis(
         code="APP_UNPROVEN", summary="its Job is complete, but its pods are gone and nobody saw what they published",
         resolution="`aios jobs resume RUN`: a result that is whole is found and kept, else the step runs again",

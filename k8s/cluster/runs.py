@@ -76,11 +76,14 @@ def view(
     written = _written(status)
     expected = [name for name in STEPS if f"{release}-{name}" in jobs or name in written.get("steps", {})]
     observed: dict[str, Observed] = {}
+    needed = {need for name in expected for need in needs_of(jobs.get(f"{release}-{name}"), STEPS)}
     for name in expected:
         job = f"{release}-{name}"
         mine = [pod for pod in pods.values() if (pod["metadata"].get("labels") or {}).get("job-name") == job]
         known = written.get("steps", {}).get(name, {})
-        observed[name] = observe(jobs.get(job), mine, known.get("phase", ""), known.get("attempts", ()))
+        observed[name] = observe(
+            jobs.get(job), mine, known.get("phase", ""), known.get("attempts", ()), checked_later=name in needed
+        )
     stopped = any(is_stopped(seen.job) for seen in observed.values())
     plan = decide({n: seen.state(needs_of(seen.job, observed)) for n, seen in observed.items()}, stopped=stopped)
     steps = tuple(

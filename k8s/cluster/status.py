@@ -108,6 +108,5 @@ def _attempt(pod: Object, *, gone: bool, events: Sequence[Object]) -> dict[str, 
         "log": said.get("log"),
         "code": cause.code if cause else ("USER_DELETED" if cut_off else None),
         "summary": cause.summary[:600] if cause else None,
-        "own_limit": cause.own_limit or None if cause else None,
     }
     return {key: value for key, value in attempt.items() if value not in (None, "")}

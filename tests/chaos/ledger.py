@@ -31,10 +31,30 @@ def last_step(folder: Path) -> int:
     return max((line["step"] for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"), default=0)
 
 
-def resumed_at(log: str) -> int:
-    """Return the step that an attempt went on from, by its log; 0 where it began anew."""
+def redone(reached: dict[int, int], attempts: Path) -> list[int]:
+    """Return, for each attempt that was ended, how many of its steps were done again by the next one that trained.
+
+    Args:
+        reached: attempt -> the last step in the metrics when it ended.
+        attempts: the folder of the step's attempts.
+    """
+    found = []
+    files = {int(path.parent.name.split("-")[1]): path for path in attempts.glob("attempt-*/stdout.log")}
+    logs = {number: path.read_text(encoding="utf-8") for number, path in files.items()}
+    for number, step in reached.items():
+        later = (resumed_at(logs[other]) for other in sorted(logs) if other > number)
+        resumed = next((at for at in later if at is not None), None)
+        if resumed is not None:
+            found.append(max(0, step - resumed))
+    return found
+
+
+def resumed_at(log: str) -> int | None:
+    """Return the step that an attempt went on from, by its log: 0 where it began anew, None where it never trained."""
     marks = [line for line in log.splitlines() if "Continuing from step " in line]
-    return int(marks[-1].partition("Continuing from step ")[2].split()[0]) if marks else 0
+    if marks:
+        return int(marks[-1].partition("Continuing from step ")[2].split()[0])
+    return 0 if " step 0/" in log else None
 
 
 def check_whole_or_absent(folder: Path) -> None:

@@ -70,6 +70,7 @@ def test_a_canary_that_a_step_prints_appears_nowhere(tmp_path: Path, how: str) -
     assert CANARY.encode() not in b"".join([done.stdout, done.stderr, *kept])
 
 
+@pytest.mark.train
 def test_a_canary_in_the_environment_of_a_training_is_in_none_of_its_files(tmp_path: Path) -> None:
     """A whole training, with an error that quotes the secret before it: nothing that it leaves holds the secret."""
     tiny.make_model(tmp_path / "tiny")

@@ -54,11 +54,11 @@ def test_panel_and_terminal_show_each_others_runs(
         browser.open(f"{mounted.url}/runs", "from-cli")
         browser.open(f"{mounted.url}/runs/from-cli", "Steps")
         until(lambda: step_shown(browser) > 20, "steps of a run in the cluster", 600)
-        browser.find("canvas")
+        browser.find(".chart canvas")
         browser.shot("cluster-running")
         second_browser.open(f"{elsewhere.url}/runs/from-cli", "not mounted here")
         second_browser.sees("rm step", 60)  # the log, out of the pod
-        until(lambda: second_browser.driver.find_elements("css selector", "canvas"), "curves out of the log", 60)
+        until(lambda: second_browser.driver.find_elements("css selector", ".chart canvas"), "curves out of the log", 60)
         second_browser.shot("cluster-elsewhere")
 
         browser.click("Stop")
@@ -144,7 +144,7 @@ def test_the_panels_pod(space: Space, tmp_path: Path, browser: Browser, monkeypa
         space.releases.append("by-cli")
         browser.open(f"{url}/runs/by-cli", "Steps")
         until(lambda: step_shown(browser) > 5, "steps, read from the volume", 600)
-        browser.find("canvas")
+        browser.find(".chart canvas")
         assert not browser.driver.find_elements("xpath", "//button[normalize-space(.)='Stop']")
         browser.shot("pod-read-only")
         cli("jobs", "stop", "by-cli", *where)

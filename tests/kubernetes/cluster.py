@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from jobs.contract.errors import AiosError
 from k8s import values as run_values
@@ -72,6 +73,20 @@ class Space:
         path = self.values(name, *settings, profile=profile)
         helm("install", name, str(CHARTS / "run"), "--namespace", self.namespace, "-f", str(path))
         self.releases.append(name)
+
+    def install_program(self, name: str, step: str, code: str, *settings: str) -> None:
+        """Install a run whose one step runs Python code of ours in place of its command; all else is the chart's."""
+        others = [f"steps.{other}.enabled=false" for other in ("ingest", "rm", "dpo", "evaluation") if other != step]
+        path = self.values(name, *others, *settings)
+        found = yaml.safe_load_all(
+            helm("template", name, str(CHARTS / "run"), "--namespace", self.namespace, "-f", str(path))
+        )
+        made = [item for item in found if item]
+        for item in made:
+            if item["metadata"]["name"] == f"{name}-{step}":
+                item["spec"]["template"]["spec"]["containers"][0]["args"] = ["python3", "-c", code]
+        command = ["kubectl", "-n", self.namespace, "apply", "-f", "-"]
+        subprocess.run(command, input=yaml.safe_dump_all(made), text=True, check=True, capture_output=True)
 
     def job(self, name: str) -> Object:
         """Return a Job."""

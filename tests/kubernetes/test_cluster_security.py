@@ -98,3 +98,105 @@ def test_the_namespace_enforces_restricted_and_every_pod_that_ran_is(space: Spac
         token = any("serviceaccount" in path for path in mounts)
         assert token is (pod["metadata"]["labels"]["app.kubernetes.io/component"] == "conductor")
         assert pod["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+CANARY = "canary-7c1d9f3e5b"
+TELL = """
+import os, pathlib, sys
+print("stdout", os.environ["MY_CANARY"])
+print("stderr", os.environ["MY_CANARY"], file=sys.stderr, flush=True)
+os.write(1, b"native " + os.environ["MY_CANARY"].encode() + b"\\n")
+from jobs.contract.child import report_result
+report_result(exit_code=65, message="refused: " + os.environ["MY_CANARY"])
+sys.exit(65)
+"""
+
+
+def test_a_canary_appears_nowhere(space: Space) -> None:
+    """A step that prints and reports its secret: it is in no log, object, event, status or file of the run."""
+    kubectl("-n", space.namespace, "create", "secret", "generic", "birds", f"--from-literal=token={CANARY}")
+    space.install_program("leaky", "ingest", TELL, "steps.ingest.secrets=[{env: MY_CANARY, secret: birds, key: token}]")
+    assert space.wait("leaky", 300) == "failed"
+    pod = space.pods("app.kubernetes.io/instance=leaky,aios-alignment/step=ingest")[0]
+    log = kubectl("-n", space.namespace, "logs", pod["metadata"]["name"])
+    assert [line for line in log.splitlines() if "[hidden]" in line] == [
+        f"{channel} [hidden]" for channel in ("stdout", "stderr", "native")
+    ]
+    message = pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"]
+    assert json.loads(message)["message"] == "refused: [hidden]"
+    kinds = "pods,jobs,configmaps,events,serviceaccounts,roles,rolebindings"
+    objects = kubectl("-n", space.namespace, "get", kinds, "-o", "yaml")
+    files = [path.read_bytes() for path in space.folder.rglob("*") if path.is_file()]
+    assert any(b"[hidden]" in content for content in files)
+    for place in (log, message, objects, json.dumps(space.state("leaky"))):
+        assert CANARY not in place
+    assert not any(CANARY.encode() in content for content in files)
+
+
+PEEK = """
+import json, os, pathlib, ssl, urllib.error, urllib.request
+found = sorted(str(path) for path in pathlib.Path("/workspace").rglob("*") if path.is_file())
+try:
+    address = "https://10.96.0.1/api/v1/namespaces/{namespace}/secrets"
+    answer = urllib.request.urlopen(address, context=ssl._create_unverified_context(), timeout=20).status
+except urllib.error.HTTPError as exc:
+    answer = exc.code
+except OSError as exc:
+    answer = str(exc)
+writes = {{}}
+for folder in ("artifacts", "training_data", "artifacts/base", "training_data/exports/mine"):
+    try:
+        (pathlib.Path("/workspace") / folder / "probe").write_text("x")
+        writes[folder] = True
+    except OSError:
+        writes[folder] = False
+print(json.dumps({{"found": found, "api": answer, "writes": writes}}))
+"""
+
+
+def test_an_isolated_step_sees_its_own_run_and_cannot_use_the_api(space: Space) -> None:
+    """With isolation the folders of another run are not there; what runs share is read-only; the API says no."""
+    space.folder.chmod(0o777)  # the kubelet makes the folders of a run with the mode of the volume's root
+    other = space.folder / "isolated/other/artifacts/rm/theirs"
+    other.mkdir(parents=True)
+    for path in (
+        other / "model.safetensors",
+        space.folder / "artifacts/rm.txt",
+        space.folder / "training_data/x.jsonl",
+    ):
+        path.write_text("of another run")
+    exports = space.folder / "training_data/exports/mine"
+    exports.mkdir(parents=True)
+    (exports / "export.jsonl").write_text("{}")
+    space.install_program("mine", "ingest", PEEK.format(namespace=space.namespace), "workspace.isolation=run")
+    space.wait("mine", 300)
+    pod = space.pods("app.kubernetes.io/instance=mine,aios-alignment/step=ingest")[0]["metadata"]["name"]
+    seen = json.loads(kubectl("-n", space.namespace, "logs", pod).splitlines()[0])
+    assert seen["api"] in (401, 403)
+    shared = ("/workspace/artifacts/base/", "/workspace/artifacts/runs/mine/", "/workspace/training_data/exports/mine/")
+    assert [path for path in seen["found"] if not path.startswith(shared)] == []
+    assert "/workspace/artifacts/base/tiny/model.safetensors" in seen["found"]
+    assert "/workspace/training_data/exports/mine/export.jsonl" in seen["found"]
+    assert seen["writes"] == {
+        "artifacts": True, "training_data": True, "artifacts/base": False, "training_data/exports/mine": False,
+    }  # fmt: skip
+    assert (space.folder / "isolated/mine/artifacts/runs/mine/run.json").exists()
+
+
+def test_a_planted_link_is_followed_by_nobody(space: Space) -> None:
+    """An export and an output folder that somebody planted as links: the step ends at once, and the status says why."""
+    outside = "/etc"
+    export, target = space.folder / "training_data/planted.jsonl", space.folder / "training_data/curated_datasets"
+    export.symlink_to(f"{outside}/passwd")
+    target.mkdir()
+    (target / "written").symlink_to("/tmp")
+    for name, setting in (
+        ("reads", "steps.ingest.args.input=[training_data/planted.jsonl]"),
+        ("writes", "run.dataset=written"),
+    ):
+        space.install(name, setting, *(f"steps.{step}.enabled=false" for step in ("rm", "dpo", "evaluation")))
+        assert space.wait(name, 300) == "failed"
+        step = space.state(name)["steps"]["ingest"]
+        assert "leads out of the workspace" in step["attempts"][-1]["message"]
+        assert "root:" not in json.dumps(step)
+        assert len(step["attempts"]) == 1

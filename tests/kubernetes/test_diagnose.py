@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from typing import Any
 
@@ -166,11 +165,13 @@ def test_proof_is_remembered_after_the_pods_are_gone() -> None:
     assert "no success" in seen.diagnosis.summary
 
 
-def test_a_pod_may_be_late_with_its_word() -> None:
-    """Two watches are not in step: right after a Job's end its pods are waited for."""
+def test_a_step_that_others_read_is_judged_by_them() -> None:
+    """Pods gone and nobody saw them end: the next step verifies what it reads; after the last one nobody does."""
     complete = job(("Complete", "", ""))
-    complete["status"]["completionTime"] = datetime.datetime.now(datetime.UTC).isoformat()
-    assert observe(complete, []).phase is Phase.RUNNING
+    assert observe(complete, [], checked_later=True).phase is Phase.SUCCEEDED
+    assert observe(complete, [], checked_later=False).phase is Phase.FAILED
+    lying = pod("Succeeded", state=ended(0, "Completed"))
+    assert observe(complete, [lying], checked_later=True).phase is Phase.FAILED
 
 
 def test_a_job_that_was_cleaned_up_after_success_stays_succeeded() -> None:

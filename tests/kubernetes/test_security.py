@@ -140,6 +140,12 @@ def test_isolated_steps_see_their_own_run_only(tmp_path: Path) -> None:
     assert mounts(open_to_all, "demo-rm") == {"/workspace": ("", False)}
 
 
+def test_processes_of_one_machine_cannot_be_isolated() -> None:
+    """The local profile refuses what it could not keep."""
+    with pytest.raises(BadConfig, match="needed: a cluster"):
+        run_values.compose("local", settings=["workspace.isolation=run", "steps.ingest.args.input=a"], name="x")
+
+
 @pytest.mark.parametrize("folder", ["/etc", "..", "artifacts/../..", "artifacts/.hidden", "isolated/other"])
 def test_only_folders_of_the_workspace_can_be_shared(folder: str) -> None:
     """`workspace.shared` cannot lead out of artifacts and training_data."""

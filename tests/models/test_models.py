@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from jobs.contract.errors import BadConfig, EnvironmentUnfit, ServiceDown, UpstreamMissing
@@ -108,6 +110,49 @@ def test_pickled_weights_are_refused(
     assert aios("hrm-hf", "fetch-model", "--model", copy) == 64
     assert "safetensors" in capsys.readouterr().err
     assert not Path("artifacts/base/pickled").exists()
+
+
+class Bomb:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "adapter_model.bin"])
+def test_a_pickle_in_a_model_folder_is_not_even_opened(
+    aios: Aios, tiny_model: Path, workspace: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Weights, or adapters beside good weights, that run code when unpickled: one line, code 66, no code ran."""
+    shutil.copytree(tiny_model, workspace / "bomb")
+    tiny.make_splits(workspace / "data")
+    if name == "pytorch_model.bin":
+        (workspace / "bomb/model.safetensors").unlink()
+    (workspace / "bomb" / name).write_bytes(pickle.dumps(Bomb(workspace / "exploded")))
+    assert aios("hrm-hf", "rm-train", "--base-model", "bomb", "--dataset-dir", "data", "--output-dir", "out") == 66
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error:")]
+    assert len(said) == 1
+    assert f"bomb holds its weights as {name}, a pickle that can run code; needed: *.safetensors" in said[0]
+    assert not (workspace / "exploded").exists()
+
+
+def test_code_that_comes_with_a_model_is_never_run(
+    aios: Aios, tiny_model: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A config.json that names classes of its own: refused in one line, without asking; its file is not imported."""
+    folder = workspace / "own-code"
+    shutil.copytree(tiny_model, folder)
+    tiny.make_splits(workspace / "data")
+    config = orjson.loads((folder / "config.json").read_bytes())
+    names = {"AutoConfig": "mine.Config", "AutoModelForSequenceClassification": "mine.Model"}
+    (folder / "config.json").write_bytes(orjson.dumps(config | {"model_type": "mine", "auto_map": names}))
+    (folder / "mine.py").write_text(f"open({str(workspace / 'ran')!r}, 'w')")
+    assert aios("hrm-hf", "rm-train", "--base-model", "own-code", "--dataset-dir", "data", "--output-dir", "out") == 66
+    assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("Error:")]) == 1
+    assert not (workspace / "ran").exists()
 
 
 @pytest.fixture

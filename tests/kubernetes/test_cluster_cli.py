@@ -218,7 +218,7 @@ def test_an_upload_does_not_touch_what_a_live_run_uses(space: Space, tmp_path: P
     where = options(space, values)
     make_runs(space.api, ["played"])
     (tmp_path / "x.jsonl").write_text("{}\n")
-    target = "training_data/curated_datasets/played-000/train.jsonl"
+    target = "training_data/curated_datasets/played/train.jsonl"
     said = cli("jobs", "upload", "x.jsonl", target, *where, code=74)
     assert "is used by the run played" in said
     assert "1 files sent" in cli("jobs", "upload", "x.jsonl", "training_data/y.jsonl", *where)

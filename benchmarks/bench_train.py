@@ -1,11 +1,15 @@
 """Training side by side: ours, stock TRL 1.16 and tuned TRL, alternating, on the same pairs, model, seed and steps.
 
-    python benchmarks/bench_train.py [--cases main 64 256 1024 lora] [--kinds rm dpo]
+    python benchmarks/bench_train.py [--cases main 64 256 1024 lora] [--kinds rm dpo] [--results FILE --at-most 3]
 
-The pairs are those of --export; for the case 1024 several answers are joined until they are that long. Every
-measurement is a process of its own; figures are medians over repetitions. Stock is TRL's defaults (gradient
-checkpointing on, the reference model asked at every step); tuned has checkpointing off and the reference precomputed,
-whose time is in the start, as it is in ours. Ours also evaluates before the first step, which the others do not.
+The pairs are those of --export that fit into the length limit whole, so that all three learn from the same tokens;
+for the case 1024 the answers of several are joined, for 64 they are cut to their first words. Every measurement is a
+process of its own; figures are medians over repetitions. Stock is TRL's defaults (gradient checkpointing on, the
+reference model asked at every step); tuned has checkpointing off and the reference precomputed. Ours also evaluates
+the initial model.
+
+With --results every run is kept in a file and only missing ones are made, --at-most so many at a time; --report prints
+the tables of what is there.
 """
 
 from __future__ import annotations
@@ -27,25 +31,32 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a checkout that is not installed
 
 VARIANTS = ("ours", "stock", "tuned")
+KINDS = ("rm", "dpo")
+Results = dict[str, list[dict[str, Any]]]
 PANDALM = Path("../shared/data/human/pandalm.argilla.jsonl")
-EVAL_PAIRS = 16
+EVAL_PAIRS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """What is trained: pairs a step, longest sequence, adapters, and how often that is repeated."""
+    """What is trained: pairs a step, longest sequence, adapters; how many steps, the first untimed, and how often."""
 
     batch_size: dict[str, int]
     max_length: int
     lora_rank: int = 0
+    steps: int = 3
     repetitions: int = 3
+    joined: int = 0
+    """Characters that answers have at least after several were joined; 0 joins none."""
+    cut: int = 0
+    """Characters that answers keep; 0 keeps all."""
 
 
 CASES = {
     "main": Case(batch_size={"rm": 8, "dpo": 4}, max_length=512, repetitions=5),
-    "64": Case(batch_size={"rm": 8, "dpo": 8}, max_length=64),
+    "64": Case(batch_size={"rm": 8, "dpo": 8}, max_length=64, steps=4, cut=60),
     "256": Case(batch_size={"rm": 8, "dpo": 4}, max_length=256),
-    "1024": Case(batch_size={"rm": 2, "dpo": 2}, max_length=1024),
+    "1024": Case(batch_size={"rm": 2, "dpo": 2}, max_length=1024, steps=6, joined=3500),
     "lora": Case(batch_size={"rm": 8, "dpo": 4}, max_length=512, lora_rank=16),
 }
 
@@ -57,27 +68,64 @@ def main() -> None:
         "--export", default=PANDALM if PANDALM.exists() else "training_data/sample/argilla_export.jsonl"
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--kinds", nargs="+", choices=("rm", "dpo"), default=["rm", "dpo"])
-    parser.add_argument("--steps", type=int, default=6, help="the first is not timed")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--steps", type=int, help="instead of the case's own; the first is not timed")
     parser.add_argument("--repetitions", type=int, help="instead of the case's own")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, help="file of what was measured, continued")
+    parser.add_argument("--at-most", type=int, default=1000, metavar="N", help="run N processes, then end")
+    parser.add_argument("--report", action="store_true", help="measure nothing, print --results")
+    parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        variant, kind, case, data, started = options.worker
-        print(json.dumps(measure(variant, kind, CASES[case], Path(data), float(started), options)))
+        variant, kind, case, data, folder, started = options.worker
+        print(json.dumps(measure(variant, kind, CASES[case], Path(data), Path(folder), float(started), options)))
         return
+    done = read_results(options.results)
     with tempfile.TemporaryDirectory(prefix="bench-train-") as name:
-        rows = ingested(options.export, Path(name))
-        for case in options.cases:
-            for kind in options.kinds:
-                data = published(rows, kind, case, options.steps, Path(name) / case / kind)
-                results: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
-                for repetition in range(options.repetitions or CASES[case].repetitions):
-                    # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
-                    for variant in VARIANTS[repetition % 3 :] + VARIANTS[: repetition % 3]:
-                        results[variant].append(start(variant, kind, case, data))
-                report(kind, case, results)
+        rows = [] if options.report else ingested(options.export, Path(name))
+        for case, kind in ((case, kind) for case in options.cases for kind in options.kinds):
+            mine = done.setdefault(f"{case} {kind}", {variant: [] for variant in VARIANTS})
+            data = Path(name) / case / kind
+            for variant in [] if options.report else missing(mine, options.repetitions or CASES[case].repetitions):
+                if options.at_most:
+                    if not data.exists():
+                        published(rows, kind, case, options, data)
+                    mine[variant].append(once(variant, kind, case, data, Path(name)))
+                    options.at_most -= 1
+                    if options.results:
+                        options.results.write_text(json.dumps(done), encoding="utf-8")
+            if all(mine.values()):
+                report(kind, case, mine)
+
+
+def read_results(path: Path | None) -> dict[str, Results]:
+    """Return what was measured before: case and kind -> tool -> its runs; nothing where there is no file."""
+    if path is None or not path.exists():
+        return {}
+    found: dict[str, Results] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def missing(done: Results, repetitions: int) -> list[str]:
+    """Return the tools that are still to be run, alternating."""
+    turns = []
+    for number in range(repetitions):
+        # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
+        for variant in VARIANTS[number % 3 :] + VARIANTS[: number % 3]:
+            if len(done[variant]) <= number:
+                turns.append(variant)
+    return turns
+
+
+def once(variant: str, kind: str, case: str, data: Path, folder: Path) -> dict[str, Any]:
+    """Measure a tool once; of ours also how soon it begins when it has seen the data before."""
+    workspace = Path(tempfile.mkdtemp(dir=folder))
+    result = start(variant, kind, case, data, workspace)
+    if variant == "ours":
+        result["warm_start_s"] = start("warm", kind, case, data, workspace)["start_s"]
+    shutil.rmtree(workspace)
+    return result
 
 
 def ingested(export: str | Path, folder: Path) -> list[dict[str, Any]]:
@@ -90,15 +138,29 @@ def ingested(export: str | Path, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def published(rows: list[dict[str, Any]], kind: str, case: str, steps: int, folder: Path) -> Path:
+def published(rows: list[dict[str, Any]], kind: str, case: str, options: argparse.Namespace, folder: Path) -> None:
     """Publish the pairs that the steps need and a few to evaluate on: tuned TRL asks its reference about all."""
+    from jobs.models.load import load_tokenizer
+    from jobs.training.encode import PairEncoder
     from tests.tiny import publish_rows
 
-    rows = long_rows(rows, characters=4500) if case == "1024" else rows
-    held_out = max(4, min(EVAL_PAIRS, len(rows) // 4))
-    train = rows[held_out : held_out + steps * CASES[case].batch_size[kind]]
+    setting = CASES[case]
+    if setting.joined:
+        rows = long_rows(rows, characters=setting.joined)
+    if setting.cut:
+        rows = [row | {side: row[side][: setting.cut] for side in ("chosen", "rejected")} for row in rows]
+        rows = [row for row in rows if row["chosen"] != row["rejected"]]
+    encoder = PairEncoder(
+        load_tokenizer(options.model), chat_template="auto", max_length=setting.max_length, truncation="right"
+    )
+    rows = [row for row in rows if not encoder.encode(row).truncated]
+    wanted = (options.steps or setting.steps) * setting.batch_size[kind]
+    if len(rows) < wanted + 4:
+        raise SystemExit(f"{case}: {wanted + 4} pairs are needed, {len(rows)} fit into {setting.max_length} tokens")
+    held_out = min(EVAL_PAIRS, len(rows) - wanted)
+    train = rows[held_out : held_out + wanted]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return publish_rows(folder, {"train": train, "eval": rows[:held_out], "test": rows[:1]})
+    publish_rows(folder, {"train": train, "eval": rows[:held_out], "test": rows[:1]})
 
 
 def long_rows(rows: list[dict[str, Any]], characters: int) -> list[dict[str, Any]]:
@@ -113,58 +175,90 @@ def long_rows(rows: list[dict[str, Any]], characters: int) -> list[dict[str, Any
     return made
 
 
-def start(variant: str, kind: str, case: str, data: Path) -> dict[str, Any]:
+def start(variant: str, kind: str, case: str, data: Path, folder: Path) -> dict[str, Any]:
     """Measure one variant in a process of its own."""
     started = time.time()
-    worker = ["--worker", variant, kind, case, str(data), str(started)]
-    process = subprocess.run([sys.executable, __file__, *sys.argv[1:], *worker], stdout=subprocess.PIPE, check=True)
+    worker = ["--worker", variant, kind, case, str(data), str(folder), str(started)]
+    # Ours lets threads wait without spinning; what else runs on the machine shall not decide between the others and it.
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, __file__, *sys.argv[1:], *worker]
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result | {"process_s": time.time() - started}
 
 
 def measure(
-    variant: str, kind: str, case: Case, data: Path, started: float, options: argparse.Namespace
+    variant: str, kind: str, case: Case, data: Path, folder: Path, started: float, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Train and return what was measured; runs in the worker."""
     import resource
 
-    folder = Path(tempfile.mkdtemp(prefix="bench-train-"))
-    try:
-        if variant == "ours":
-            result = ours(kind, case, data, options, folder)
-        else:
-            result = trl(kind, case, data, options, folder, variant == "tuned")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    result["start_s"] = result.pop("first_step_at") - started
+    options.steps = options.steps or case.steps
+    if variant == "warm":
+        ours(kind, case, data, options, folder, started)
+    result = (
+        ours(kind, case, data, options, folder)
+        if variant == "ours"
+        else trl(kind, case, data, options, folder, variant == "tuned")
+    )
+    result["start_s"] = result["began"][0] - started
+    # From the first step's beginning to the last one's end, with whatever comes between steps.
+    result["training_s"] = result["began"][-1] - result["began"][0] + result["steps_s"][-1]
+    del result["began"]
     return result | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def ours(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def ours(
+    kind: str, case: Case, dataset: Path, options: argparse.Namespace, folder: Path, warm: float | None = None
+) -> dict[str, Any]:
+    """Train with our command; with `warm`, the time of the start, end the process as its first step begins."""
     from jobs.cli import run
     from jobs.contract.metrics import read_metrics
 
     model = Path(options.model).resolve()
-    os.chdir(folder)  # the reference cache lies in the workspace: here it starts empty
+    os.chdir(folder)  # the caches lie in the workspace: here they start empty
+    output = "out" if warm is None else "warm"
     flag = "--base-model" if kind == "rm" else "--policy-model"
     line = [
-        "hrm-hf", f"{kind}-train", flag, model, "--dataset-dir", dataset, "--output-dir", "out", "--max-steps",
+        "hrm-hf", f"{kind}-train", flag, model, "--dataset-dir", dataset, "--output-dir", output, "--max-steps",
         options.steps, "--batch-size", case.batch_size[kind], "--max-length", case.max_length, "--lr", 1e-5,
         "--precision", options.precision, "--eval-steps", 10**6, "--save-steps", 10**6,
         "--lora-rank", case.lora_rank,
     ]  # fmt: skip
+    if warm is not None:
+        end_at_first_step(warm)
     code = run([str(part) for part in line])
     if code:
         raise SystemExit(code)
-    lines = read_metrics(folder / "out" / "metrics.jsonl")
+    lines = read_metrics(folder / output / "metrics.jsonl")
     train = [line for line in lines if line["kind"] == "train"]
     return {
         "steps_s": [line["step_time_s"] for line in train],
         "losses": [line["loss"] for line in train],
-        "tokens": train[-1]["num_tokens"],
+        "tokens": [line["num_tokens"] for line in train],
         "eval_loss": lines[-1]["eval_loss_last"],
-        "first_step_at": train[0]["time"] - train[0]["step_time_s"],
+        "began": [line["time"] - line["step_time_s"] for line in train],
     }
+
+
+def end_at_first_step(started: float) -> None:
+    """Let the first step of a training print when it began, and end the process."""
+    from jobs.training import session
+
+    learn = session.TrainingSession.learn
+
+    def learn_no_further(self: Any, trainer: Any) -> None:
+        from transformers import TrainerCallback
+
+        class End(TrainerCallback):  # type: ignore[misc]
+            def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+                print(json.dumps({"start_s": time.time() - started}), flush=True)
+                os._exit(0)
+
+        trainer.add_callback(End())
+        learn(self, trainer)
+
+    session.TrainingSession.learn = learn_no_further  # type: ignore[method-assign]
 
 
 def trl(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folder: Path, tuned: bool) -> dict[str, Any]:
@@ -239,9 +333,9 @@ def trl(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folde
     return {
         "steps_s": seconds,
         "losses": [line["loss"] for line in history],
-        "tokens": history[-1]["num_tokens"],
+        "tokens": [line["num_tokens"] for line in history],
         "eval_loss": trainer.evaluate()["eval_loss"],
-        "first_step_at": began[0],
+        "began": began,
     }
 
 
@@ -259,35 +353,44 @@ def chats(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def report(kind: str, case: str, results: dict[str, list[dict[str, Any]]]) -> None:
+def report(kind: str, case: str, runs: Results) -> None:
     """Print rows of a Markdown table: medians over the repetitions, and how many times ours is faster."""
     pairs = CASES[case].batch_size[kind]
-    for runs in results.values():
-        for run in runs:
-            # The first step warms caches and allocators up; the others differ, since their pairs do.
-            run["step_s"] = statistics.mean(run["steps_s"][1:])
+    for run in (run for mine in runs.values() for run in mine):
+        # The first step warms caches and allocators up; the others differ, since their pairs do.
+        run["step_s"] = statistics.mean(run["steps_s"][1:])
+        run["tokens_per_s"] = (run["tokens"][-1] - run["tokens"][0]) / sum(run["steps_s"][1:])
 
-    def median(variant: str, key: str) -> float:
-        return statistics.median(result[key] for result in results[variant])
+    def median(key: str, variant: str) -> float:
+        return float(statistics.median(run[key] for run in runs[variant]))
 
-    print(f"\n{kind}, {case}: {pairs} pairs a step, {len(results['ours'])} repetitions")
+    def ratio(key: str, variant: str) -> float:
+        both = zip(runs[variant], runs["ours"], strict=False)  # run next to each other
+        return float(statistics.median(theirs[key] / ours[key] for theirs, ours in both))
+
+    repetitions, steps = min(map(len, runs.values())), len(runs["ours"][0]["losses"])
+    print(f"\n{kind}, {case}: {pairs} pairs a step, {repetitions} repetitions of {steps} steps")
     print(
-        "| tool | pairs/s | ours is faster | start to first step, s | whole process, s | peak MB | eval loss | loss |"
+        "| tool | pairs/s | ours is faster | tokens/s | start to first step, s (warm) | training, s | process, s "
+        "| peak MB | eval loss | loss apart by |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    first = results["stock"][0]
+    print("| --- " * 10 + "|")
+    stock = runs["stock"][0]
     for variant in VARIANTS:
-        run, step = results[variant][0], median(variant, "step_s")
-        difference = max(abs(a - b) for a, b in zip(run["losses"], first["losses"], strict=True))
+        run = runs[variant][0]
+        warm = f" ({median('warm_start_s', variant):.1f})" if variant == "ours" else ""
+        apart = max(abs(a - b) for a, b in zip(run["losses"], stock["losses"], strict=True))
         cells = [
             variant,
-            f"{pairs / step:.2f}",
-            f"{step / median('ours', 'step_s'):.2f}",
-            f"{median(variant, 'start_s'):.1f}",
-            f"{median(variant, 'process_s'):.1f}",
-            f"{median(variant, 'peak_mb'):.0f}",
+            f"{pairs / median('step_s', variant):.2f}",
+            "" if variant == "ours" else f"{ratio('step_s', variant):.2f}",
+            f"{median('tokens_per_s', variant):.0f}",
+            f"{median('start_s', variant):.1f}{warm}",
+            f"{median('training_s', variant):.1f}",
+            f"{median('process_s', variant):.1f}",
+            f"{median('peak_mb', variant):,.0f}",
             f"{run['eval_loss']:.4f}",
-            f"{difference:.1e}",
+            f"{apart:.4f}",
         ]
         print(f"| {' | '.join(cells)} |", flush=True)
 

@@ -105,9 +105,9 @@ class Cluster:
 
     def submit(self, values: Values, profile: str) -> str:
         """`helm install` the run."""
-        from k8s.cluster import runs
+        from k8s.cluster import actions
 
-        runs.submit(self.api, values)
+        actions.submit(self.api, values)
         return str(values["run"]["name"])
 
     def runs(self) -> list[RunView]:
@@ -174,29 +174,42 @@ class Cluster:
 
         return logs.stream(picture, newest, steps, follow=follow, ended=ended)
 
+    def without_pods(self, name: str, steps: list[str]) -> list[str]:
+        """Return the steps of which `logs` has the last lines only: their pods are gone."""
+        from k8s.cluster import logs
+
+        picture = self._picture(name)
+        return logs.gone(picture, release_of(next(iter(picture.releases(name)), {})), steps)
+
     def stop(self, name: str) -> RunView:
         """Mark and suspend its Jobs."""
-        from k8s.cluster import runs
+        from k8s.cluster import actions, runs
 
         before = self.look(name)()
         if before.phase not in ("succeeded", "failed"):
-            runs.stop(self.api, runs.newest_release(self.api, name))
+            actions.stop(self.api, runs.newest_release(self.api, name))
         return self.look(name)()
 
     def resume(self, name: str) -> RunView:
         """Unsuspend it, or install its successor."""
-        from k8s.cluster import runs
+        from k8s.cluster import actions, runs
 
         before = self.look(name)()
         if before.phase != "succeeded":
-            runs.resume(self.api, runs.newest_release(self.api, name))
+            actions.resume(self.api, runs.newest_release(self.api, name))
         return self.look(name)()
+
+    def forget_vanished(self, name: str) -> list[str]:
+        """Delete pods that their nodes never confirmed to have ended; returns their names."""
+        from k8s.cluster import actions, runs
+
+        return actions.forget_vanished(self.api, runs.newest_release(self.api, name))
 
     def restore(self, name: str, place: Values) -> RunView:
         """Install a run again whose release is gone, from what it left on the claim that `place` names."""
-        from k8s.cluster import files, runs
+        from k8s.cluster import actions, files
 
-        runs.submit(self.api, files.recorded_values(self.api, place, name))
+        actions.submit(self.api, files.recorded_values(self.api, place, name))
         return self.look(name)()
 
     def _picture(self, name: str | None) -> Picture:

@@ -38,6 +38,7 @@ def generated_files() -> dict[str, str]:
         step.name: {
             "command": list(step.command),
             "output": step.output,
+            "manifest": step.manifest,
             "settings": [
                 {"name": spec.name, "flag": spec.flag, "kind": {bool: "boolean", int: "integer"}.get(spec.kind, "text")}
                 for spec in field_specs(step.config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +12,24 @@ import click
 import orjson
 from rich.console import Console
 
-from jobs.contract.errors import BadConfig, EnvironmentUnfit, ExitCode, ServiceDown
-from k8s import lineage
+from jobs.contract.errors import BadConfig, EnvironmentUnfit, ServiceDown
 from k8s import values as run_values
-from k8s.backends import Backend, Cluster, Local
+from k8s import workspace
+from k8s.backends import Backend, Cluster
 from k8s.follow import follow as follow_run
+from k8s.options import (
+    RUN,
+    backend,
+    chosen,
+    claim_of,
+    compose,
+    composition_options,
+    place_options,
+    print_json,
+    show_progress,
+)  # fmt: skip
 from k8s.show import headline, plain, runs_table, steps_table
 from k8s.view import RunView
-
-_RUN = click.argument("name", metavar="[RUN]", required=False)
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_place = _options(
-    click.option(
-        "--profile", default="local", show_default=True, envvar="AIOS_PROFILE", metavar="NAME|FILE",
-        help="Where and how to run: local, kind-cpu, gpu, gpu-8, gpu-multinode, spot, or a values file",
-    ),
-    click.option("--namespace", "-n", help="Namespace of the cluster; the default is your kubeconfig's"),
-    click.option("--context", help="Context of your kubeconfig"),
-)  # fmt: skip
-_composition = _options(
-    _place,
-    click.option(
-        "--values", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-        help="Values laid over the profile; repeat for several files",
-    ),
-    click.option(
-        "--set", "settings", multiple=True, metavar="KEY=VALUE",
-        help="One value, such as steps.dpo.args.beta=0.2; wins over files",
-    ),
-    click.option("--input", "inputs", multiple=True, metavar="FILE", help="Export to ingest; repeat for several"),
-    click.option("--name", help="Name of the run: a-z, 0-9 and hyphens, at most 40; generated when absent"),
-)  # fmt: skip
 
 
 @click.group()
@@ -62,7 +38,7 @@ def jobs() -> None:
 
 
 @jobs.command()
-@_composition
+@composition_options
 @click.option("--follow", "-f", is_flag=True, help="Stay and watch; Ctrl-C detaches, the run goes on")
 @click.option(
     "--dry-run",
@@ -86,13 +62,13 @@ def submit(
     Example:
       aios jobs submit --input training_data/sample/export.jsonl --name demo --follow
     """
-    values = _compose(**composition)
+    values = compose(**composition)
     if dry_run:
         if values["backend"] != "local":
             _rehearse(values, namespace, context)
         click.echo(run_values.to_yaml(values), nl=False)
         return 0
-    place = _backend(values["backend"], namespace, context)
+    place = backend(values["backend"], namespace, context)
     if isinstance(place, Cluster):
         if not unchecked:
             _examine(place, values)
@@ -103,14 +79,14 @@ def submit(
     if follow:
         return _follow(place, name, back)
     if as_json:
-        _print_json(place.look(name)().to_json())
+        print_json(place.look(name)().to_json())
     else:
         click.echo(f"Watch it with: {back}", err=True)
     return 0
 
 
 @jobs.command()
-@_composition
+@composition_options
 @click.option("--manifests", is_flag=True, help="Print the Kubernetes objects instead of the values")
 def render(manifests: bool, namespace: str | None, context: str | None, **composition: Any) -> None:
     """Print the values of a run: exactly what `submit` starts and `helm install` takes.
@@ -119,7 +95,7 @@ def render(manifests: bool, namespace: str | None, context: str | None, **compos
     Example:
       aios jobs render --profile local --input export.jsonl --name demo > values.yaml
     """
-    values = _compose(**composition)
+    values = compose(**composition)
     if manifests:
         from k8s import helm
 
@@ -129,7 +105,7 @@ def render(manifests: bool, namespace: str | None, context: str | None, **compos
 
 
 @jobs.command(name="list")
-@_place
+@place_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 def list_runs(as_json: bool, **place: Any) -> None:
     """List the runs, the newest first.
@@ -138,9 +114,9 @@ def list_runs(as_json: bool, **place: Any) -> None:
     Example:
       aios jobs list
     """
-    views = _chosen(**place).runs()
+    views = chosen(**place).runs()
     if as_json:
-        _print_json([view.to_json() for view in views])
+        print_json([view.to_json() for view in views])
     elif views:
         _console().print(runs_table(views))
     else:
@@ -148,8 +124,8 @@ def list_runs(as_json: bool, **place: Any) -> None:
 
 
 @jobs.command()
-@_RUN
-@_place
+@RUN
+@place_options
 @click.option("--watch", "-w", is_flag=True, help="Show changes until the run has ended")
 @click.option("--wait", is_flag=True, help="Print nothing until the run has ended; exit with its code")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
@@ -160,7 +136,7 @@ def status(name: str | None, watch: bool, wait: bool, as_json: bool, **where: An
     Example:
       aios jobs status demo --watch
     """
-    place = _chosen(**where)
+    place = chosen(**where)
     found = place.find(name)
     if watch and not as_json:
         return _follow(place, found, _come_back(found, **where))
@@ -169,39 +145,15 @@ def status(name: str | None, watch: bool, wait: bool, as_json: bool, **where: An
         return _stream_json(look)
     view = follow_run(look, Console(quiet=True, force_terminal=False), "") if wait else look()
     if as_json:
-        _print_json(view.to_json())
+        print_json(view.to_json())
     else:
         _show(view)
     return view.exit_code if wait else 0
 
 
-@jobs.command(name="lineage")
-@_RUN
-@_place
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-def lineage_command(name: str | None, as_json: bool, **where: Any) -> int:
-    """Show what a run's results were made from, and which link no longer matches the disk (exit 66).
-
-    \b
-    Example:
-      aios jobs lineage demo
-    """
-    from k8s.machine import store
-
-    if isinstance(_chosen(**where), Cluster):
-        return _lineage_there(name, as_json, **where)
-    document = store.find(name).document()
-    found = lineage.links(document)
-    if as_json:
-        _print_json([asdict(link) for link in found])
-    else:
-        click.echo(lineage.tree(document, found))
-    return int(ExitCode.UPSTREAM if any(link.problem for link in found) else ExitCode.DONE)
-
-
 @jobs.command(name="logs")
-@_RUN
-@_place
+@RUN
+@place_options
 @click.option("--step", help="Only this step")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended")
 def logs_command(name: str | None, step: str | None, follow: bool, **where: Any) -> None:
@@ -211,7 +163,7 @@ def logs_command(name: str | None, step: str | None, follow: bool, **where: Any)
     Example:
       aios jobs logs demo -f --step rm
     """
-    place = _chosen(**where)
+    place = chosen(**where)
     found = place.find(name)
     steps = place.steps(found)
     if step is not None and step not in steps:
@@ -222,11 +174,20 @@ def logs_command(name: str | None, step: str | None, follow: bool, **where: Any)
             click.echo(line if step else f"{label:12} | {line}")
     except KeyboardInterrupt:
         click.echo(f"Detached; come back with: aios jobs logs {found} -f", err=True)
+        return
+    for state in place.look(found)().steps:
+        if state.message and step in (None, state.name):
+            click.echo(f"{state.name}: {state.message}", err=True)  # also of pods that never came to print anything
+    if isinstance(place, Cluster) and (gone := place.without_pods(found, [step] if step else steps)):
+        whole = f"aios jobs download artifacts/runs/{found}/steps steps -n {place.api.namespace}"
+        click.echo(
+            f"Pods of {', '.join(gone)} are gone, these were their last lines; the whole logs: {whole}", err=True
+        )
 
 
 @jobs.command()
-@_RUN
-@_place
+@RUN
+@place_options
 def stop(name: str | None, **where: Any) -> None:
     """Stop a run: active steps save a checkpoint and end.
 
@@ -234,7 +195,7 @@ def stop(name: str | None, **where: Any) -> None:
     Example:
       aios jobs stop demo
     """
-    place = _chosen(**where)
+    place = chosen(**where)
     found = place.find(name)
     view = place.stop(found)
     if view.phase in ("succeeded", "failed"):
@@ -244,92 +205,36 @@ def stop(name: str | None, **where: Any) -> None:
 
 
 @jobs.command()
-@_RUN
-@_place
+@RUN
+@place_options
 @click.option("--follow", "-f", is_flag=True, help="Stay and watch")
-def resume(name: str | None, follow: bool, **where: Any) -> int:
+@click.option("--force", is_flag=True, help="Forget pods of nodes that vanished; only when those are surely off")
+def resume(name: str | None, follow: bool, force: bool, **where: Any) -> int:
     """Go on with a run that was stopped, has failed, or lost its conductor.
 
     \b
     Example:
       aios jobs resume demo --follow
     """
-    place = _chosen(**where)
+    place = chosen(**where)
     if isinstance(place, Cluster) and name and not place.installed(name):
-        found, view = name, place.restore(name, _claim_of(**where)[1])
+        found, view = name, place.restore(name, claim_of(**where)[1])
     else:
         found = place.find(name)
+        for pod in place.forget_vanished(found) if force and isinstance(place, Cluster) else ():
+            click.echo(f"Forgot the pod {pod}; its step is tried again", err=True)
         view = place.resume(found)
     click.echo(f"Run {found} is {view.phase}", err=True)
     return _follow(place, found, _come_back(found, **where)) if follow else 0
 
 
-@jobs.command()
-@_composition
-@click.option("--json", "as_json", is_flag=True, help="Print JSON")
-def doctor(as_json: bool, namespace: str | None, context: str | None, **composition: Any) -> int:
-    """Tell whether a run could work here, and what to do where it could not.
+@jobs.command(hidden=True)
+@click.argument("release")
+def conduct(release: str) -> int:
+    """Release the steps of an installed run one after the other; what the conductor's pod runs."""
+    from k8s.cluster.conduct import main
 
-    \b
-    Example:
-      aios jobs doctor --profile gpu -n training
-    """
-    composition["name"] = composition["name"] or "doctor"
-    composition["settings"] = ("steps.ingest.args.input=[]", *composition["settings"])
-    values = _compose(**composition)
-    place = _backend(values["backend"], namespace, context)
-    if isinstance(place, Cluster):
-        from k8s.cluster import doctor as cluster_doctor
-
-        found = list(cluster_doctor.examine(place.api, values))
-    else:
-        from k8s.machine import doctor as local_doctor
-
-        found = list(local_doctor.examine(values))
-    if as_json:
-        _print_json([asdict(finding) for finding in found])
-    else:
-        for finding in found:
-            remedy = f"; {finding.remedy}" if finding.remedy else ""
-            click.echo(f"{finding.level:8} {finding.what}{remedy}")
-    return int(ExitCode.ENVIRONMENT) if any(finding.level == "problem" for finding in found) else 0
-
-
-@jobs.command()
-@_place
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", required=False)
-def upload(source: Path, target: str | None, **where: Any) -> None:
-    """Send a file or folder to the workspace of a cluster; an interrupted one goes on where it was.
-
-    \b
-    Example:
-      aios jobs upload export.jsonl training_data/export.jsonl --profile gpu
-    """
-    from k8s.cluster import files
-
-    place, values = _claim_of(**where)
-    target = target or f"training_data/{source.name}"
-    sent = files.upload(place.api, values, source, target, _progress)
-    click.echo(f"{sent} files sent to {target}" if sent else f"{target} is there already, byte for byte", err=True)
-
-
-@jobs.command()
-@_place
-@click.argument("source")
-@click.argument("target", type=click.Path(path_type=Path), default=Path())
-def download(source: str, target: Path, **where: Any) -> None:
-    """Fetch a file or folder from the workspace of a cluster, checked by its hash.
-
-    \b
-    Example:
-      aios jobs download artifacts/dpo/demo artifacts/dpo/demo --profile gpu
-    """
-    from k8s.cluster import files
-
-    place, values = _claim_of(**where)
-    came = files.download(place.api, values, source, target, _progress)
-    click.echo(f"{came} files fetched to {target}" if came else f"{target} is up to date", err=True)
+    return main(release)
 
 
 def _rehearse(values: run_values.Values, namespace: str | None, context: str | None) -> None:
@@ -360,16 +265,6 @@ def _examine(place: Cluster, values: run_values.Values) -> None:
         raise EnvironmentUnfit(problems[0].what + more, next_step=problems[0].remedy)
 
 
-def _lineage_there(name: str | None, as_json: bool, **where: Any) -> int:
-    """Let a pod that mounts the claim check the links: the results are there, not here."""
-    from k8s.cluster import files
-
-    place, values = _claim_of(**where)
-    code, said = files.lineage(place.api, values, name or place.find(None), as_json=as_json)
-    click.echo(said, nl=False, err=code not in (0, int(ExitCode.UPSTREAM)))
-    return code
-
-
 def _upload_inputs(place: Cluster, values: run_values.Values) -> run_values.Values:
     """Send exports that lie on this machine to the workspace; other paths are the workspace's already."""
     from k8s.cluster import files
@@ -379,52 +274,9 @@ def _upload_inputs(place: Cluster, values: run_values.Values) -> run_values.Valu
     for name in inputs:
         target = f"training_data/exports/{values['run']['name']}/{Path(name).name}"
         if Path(name).is_file():
-            files.upload(place.api, values, Path(name), target, _progress)
+            files.upload(place.api, values, Path(name), target, show_progress)
         sent.append(target if Path(name).is_file() else name)
     return run_values.merge(values, {"steps": {"ingest": {"args": {"input": sent}}}}) if sent else values
-
-
-def _claim_of(**where: Any) -> tuple[Cluster, run_values.Values]:
-    """Return the cluster and the values that name its claim and images."""
-    place = _chosen(**where)
-    if not isinstance(place, Cluster):
-        raise BadConfig(
-            "on this machine files need no upload or download", next_step="--profile kind-cpu, or -n NAMESPACE"
-        )
-    profile = where["profile"] if where["profile"] != "local" else "kind-cpu"
-    return place, run_values.layers(profile)
-
-
-def _progress(name: str, done: int, size: int) -> None:
-    """Tell on a terminal how far a file is."""
-    if sys.stderr.isatty():
-        end = "\n" if done >= size else ""
-        click.echo(f"\r{name}  {done / 1e6:.1f} of {size / 1e6:.1f} MB{end}", nl=False, err=True)
-
-
-@jobs.command(hidden=True)
-@click.argument("release")
-def conduct(release: str) -> int:
-    """Release the steps of an installed run one after the other; what the conductor's pod runs."""
-    from k8s.cluster.conduct import main
-
-    return main(release)
-
-
-def _compose(
-    profile: str, files: tuple[Path, ...], settings: tuple[str, ...], inputs: tuple[str, ...], name: str | None
-) -> run_values.Values:
-    return run_values.compose(profile, files=files, settings=settings, name=name, inputs=inputs)
-
-
-def _chosen(profile: str, namespace: str | None, context: str | None) -> Backend:
-    """Return the place that the options name: a namespace or context means a cluster."""
-    kind = "kubernetes" if namespace or context else run_values.read_profile(profile).get("backend", "kubernetes")
-    return _backend(kind, namespace, context)
-
-
-def _backend(kind: str, namespace: str | None, context: str | None) -> Backend:
-    return Local() if kind == "local" else Cluster(context, namespace)
 
 
 def _come_back(name: str, profile: str, namespace: str | None, context: str | None) -> str:
@@ -471,5 +323,5 @@ def _show(view: RunView) -> None:
         click.echo(plain(step))
 
 
-def _print_json(document: Any) -> None:
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+for command in (workspace.doctor, workspace.upload, workspace.download, workspace.lineage_command):
+    jobs.add_command(command)

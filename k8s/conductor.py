@@ -40,6 +40,12 @@ class StepState:
 
     phase: Phase
     needs: tuple[str, ...] = ()
+    ailing: bool = False
+    """It runs, but would go better with a change that its Job takes only while it is held."""
+    held: bool = False
+    """We hold it, to change it and let it go on; for all others it runs."""
+    quiet: bool = True
+    """Nothing of it writes any more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +54,8 @@ class Plan:
 
     release: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    mend: tuple[str, ...] = ()
     outcome: Outcome | None = None
 
 
@@ -63,7 +71,13 @@ def decide(steps: Mapping[str, StepState], *, stopped: bool = False) -> Plan:
     ]
     release = [] if stopped else ready
     if release or Phase.RUNNING in phases.values():
-        return Plan(release=tuple(release), skip=tuple(skip))
+        running = {} if stopped else {name: step for name, step in steps.items() if step.phase is Phase.RUNNING}
+        return Plan(
+            release=tuple(release),
+            skip=tuple(skip),
+            hold=tuple(name for name, step in running.items() if step.ailing and not step.held),
+            mend=tuple(name for name, step in running.items() if step.held and step.quiet),
+        )
     return Plan(skip=tuple(skip), outcome=_outcome(set(phases.values())))
 
 

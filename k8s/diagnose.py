@@ -15,17 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jobs.contract.errors import ExitCode
-from k8s.causes import ending, starting
-from k8s.causes.diagnosis import CONFIG_GRACE_S, Diagnosis, Scene
+from k8s.causes import ending, refused, running, scheduling, starting
+from k8s.causes.diagnosis import KEPT_EVENTS, Diagnosis, Scene
 from k8s.cluster import names
 from k8s.objects import Object, annotation, condition, event_line, events_of, is_true, label, name_of, seconds
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "diagnose_pod"]
 
-_KEPT_EVENTS = 8
 _FINDERS: tuple[Callable[[Scene], Diagnosis | None], ...] = (
     ending.zombie, ending.rejected, ending.ended, ending.disrupted, ending.deleted,
-    starting.cannot_start, starting.unscheduled, ending.unwell,
+    starting.cannot_start, scheduling.unscheduled, running.unwell,
 )  # fmt: skip
 _RANK = (
     "OOM_CONTAINER", "OOM_GPU", "GPU_NODE_BAD", "EVICTED_DISK", "EVICTED_MEM", "EVICTED", "PREEMPTED", "DRAINED",
@@ -58,7 +57,22 @@ def diagnose(
         recorded: the attempts that the status remembers, for pods that are gone.
         now: seconds since the epoch; the present where absent.
     """
-    now = time.time() if now is None else now
+    found = _found(job, pods, events, nodes, claims, workloads, recorded, time.time() if now is None else now)
+    if found is None:
+        return None
+    words = {"NAME": label(job, names.STEP), "RUN": label(job, names.RUN)}
+    return found.told(resolution=re.sub(r"\b(NAME|RUN)\b", lambda m: words[m[1]] or m[1], found.resolution))
+
+
+def diagnose_pod(pod: Object, events: Sequence[Object] = (), now: float | None = None) -> Diagnosis | None:
+    """Return what one pod died of or suffers from, whatever became of its Job."""
+    return _of_pods({}, [pod], events, (), (), time.time() if now is None else now)
+
+
+def _found(
+    job: Object, pods: Sequence[Object], events: Sequence[Object], nodes: Sequence[Object], claims: Sequence[Object],
+    workloads: Sequence[Object], recorded: Sequence[Mapping[str, Any]], now: float,
+) -> Diagnosis | None:  # fmt: skip
     given_up = annotation(job, names.GIVEN_UP)
     if given_up:
         return _remembered(given_up)
@@ -71,7 +85,7 @@ def diagnose(
         alone = _job_alone(job, ranked, recorded)
         found = alone if alone is not None else found
     if found is None and not _current(job, ranked):
-        found = _queued(job, workloads) or _not_made(job, events, now) or _vanished(job, recorded)
+        found = _queued(job, workloads) or refused.not_made(job, events, now) or _vanished(job, recorded)
     return found
 
 
@@ -84,7 +98,7 @@ def _of_pods(
         scene = Scene(pod=pod, events=events_of(pod, events), all_events=events, nodes=nodes, claims=claims, now=now)
         diagnosis = next((d for finder in _FINDERS if (d := finder(scene)) is not None), None)
         if diagnosis is not None:
-            lines = tuple(event_line(event) for event in scene.events[-_KEPT_EVENTS:])
+            lines = tuple(event_line(event) for event in scene.events[-KEPT_EVENTS:])
             found.append((_rank(diagnosis), _ended_at(pod, now), diagnosis.told(pod=name_of(pod), evidence=lines)))
     return min(found, key=lambda entry: entry[:2])[2] if found else None
 
@@ -198,54 +212,6 @@ def _queued(job: Object, workloads: Sequence[Object]) -> Diagnosis | None:
 def _owner_uid(workload: Object) -> str | None:
     owners = workload.get("metadata", {}).get("ownerReferences") or []
     return next((str(o["uid"]) for o in owners if o.get("uid")), None)
-
-
-_REFUSALS: tuple[tuple[str, str, str, str], ...] = (
-    (r"exceeded quota: ([^,]+)", "UNSCHEDULABLE", "the quota {0} has no room for its pod",
-     "wait until other runs end, uninstall finished ones, or raise the ResourceQuota"),
-    (r"failed quota: ([^:]+): must specify (.*)", "CONFIG", "the quota {0} wants its pod to say {1}",
-     "set it under steps.NAME.resources"),
-    (r"violates PodSecurity \"?([^\": ]+)", "CONFIG", "Pod Security ({0}) of the namespace refuses its pod",
-     "the message names the field: take it out of the values, or label the namespace otherwise"),
-    (r"ValidatingAdmissionPolicy '([^']+)'", "CONFIG", "the admission policy {0} refuses its pod",
-     "the message names the rule"),
-    (r"admission webhook \"([^\"]+)\" denied", "CONFIG", "the admission webhook {0} refuses its pod",
-     "the message names the rule; ask who runs the webhook"),
-    (r"failed calling webhook \"([^\"]+)\"", "CONFIG", "the admission webhook {0} does not answer, so no pod is made",
-     "ask who runs the webhook; it is tried again"),
-    (r"serviceaccount \"([^\"]+)\" not found", "CONFIG", "the service account {0} does not exist",
-     "kubectl create serviceaccount {0}"),
-    (r"[Pp]riority ?[Cc]lass (?:with name )?\"?([\w.-]+)\"? (?:was )?(?:not )?found", "CONFIG",
-     "the PriorityClass {0} does not exist", "correct priorityClassName"),
-    (r"RuntimeClass \"([^\"]+)\" not found", "CONFIG", "the RuntimeClass {0} does not exist",
-     "correct steps.NAME.runtimeClassName, or install the runtime"),
-    (r"(maximum|minimum) (\w[\w-]*) usage per (?:Container|Pod) is ([^,.]+)", "CONFIG",
-     "a LimitRange sets a {0} of {2} for {1}", "change steps.NAME.resources"),
-    (r"namespace .* (?:is being|because it is being) terminated", "CONFIG", "its namespace is being deleted",
-     "submit the run in another namespace"),
-)  # fmt: skip
-
-
-def _not_made(job: Object, events: Sequence[Object], now: float) -> Diagnosis | None:
-    """Diagnose a Job whose pods the API server refuses: that is only in events."""
-    if job.get("spec", {}).get("suspend") or is_true(job, "Complete") or _has_failed(job):
-        return None
-    started = seconds(job.get("status", {}).get("startTime")) or 0.0
-    mine = [e for e in events_of(job, events) if e.get("reason") == "FailedCreate"]
-    if not mine:
-        return None
-    message = str(mine[-1].get("message") or mine[-1].get("note") or "")
-    lines = tuple(event_line(event) for event in mine[-_KEPT_EVENTS:])
-    for pattern, code, summary, advice in _REFUSALS:
-        match = re.search(pattern, message)
-        if match:
-            grace = CONFIG_GRACE_S if code == "CONFIG" and "webhook" not in pattern[:16] and started else None
-            return Diagnosis(
-                code=code, summary=summary.format(*match.groups()), detail=message, evidence=lines,
-                resolution=advice.format(*match.groups()), fatal_after_s=grace,
-            )  # fmt: skip
-    return Diagnosis(code="CONFIG", summary="the API server refuses its pod", detail=message, evidence=lines,
-                     resolution="the message says why; `aios jobs doctor` asks beforehand")  # fmt: skip
 
 
 def _vanished(job: Object, recorded: Sequence[Mapping[str, Any]]) -> Diagnosis | None:

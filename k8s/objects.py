@@ -122,11 +122,6 @@ def ending(pod: Object) -> dict[str, Any] | None:
     return None
 
 
-def terminated(pod: Object) -> dict[str, Any] | None:
-    """Return how the pod ended, as `ending` does."""
-    return ending(pod)
-
-
 def termination_message(pod: Object) -> dict[str, Any]:
     """Return what the supervisor left as the pod's last message; empty where it is not its JSON."""
     end = ending(pod)

@@ -88,6 +88,7 @@ def values_schema() -> Schema:
                         "image": _image(),
                         "resources": _RESOURCES,
                         "startupDeadlineSeconds": _WHOLE,
+                        "growMemory": {"type": "boolean"},
                         "nodeSelector": _map(_text()),
                         "tolerations": _ANY_LIST,
                     }
@@ -115,6 +116,8 @@ def _step(name: str) -> Schema:
             "shmSize": _text(pattern=_QUANTITY),
             "tmpSize": _text(pattern=_QUANTITY),
             "gracePeriodSeconds": {"type": "integer", "minimum": 5},
+            "startupDeadlineSeconds": {"type": ["integer", "null"], "minimum": 1},
+            "onHang": {"enum": ["report", "restart"]},
             "activeDeadlineSeconds": {"type": ["integer", "null"], "minimum": 1},
             "nodeSelector": _map(_text()),
             "gpuProducts": {"type": "array", "items": _text()},
@@ -123,6 +126,7 @@ def _step(name: str) -> Schema:
             "runtimeClassName": _text(),
             "processes": {"type": "integer", "minimum": 1},
             "nodes": {"type": "integer", "minimum": 1},
+            **({} if STEPS[name].manifest else {"shards": {"type": "integer", "minimum": 1}}),
             # Values are kept in the release, a ConfigMap and run.json: no place for a secret.
             "env": _map(_text(), propertyNames={"not": {"pattern": SECRET_NAMES}}),
             "secrets": {"type": "array", "items": _SECRET},

@@ -21,6 +21,8 @@ class Step:
     """Setting that names the folder it publishes."""
     reads: tuple[str, ...] = ()
     """Settings that name folders or models it reads."""
+    manifest: bool = True
+    """Whether it publishes a folder with a manifest; else a file, whose hash is its proof."""
 
     @property
     def config(self) -> type:
@@ -71,6 +73,14 @@ STEPS = {
             config_path="jobs.config.evaluation:EvaluationConfig",
             output="output_dir",
             reads=("dataset_dir", "reward_model", "policy_model", "ref_model"),
+        ),
+        Step(
+            name="rm-score",
+            command=("hrm-hf", "rm-score"),
+            config_path="jobs.config.scoring:RMScoreConfig",
+            output="output",
+            reads=("model", "input"),
+            manifest=False,
         ),
     )
 }

@@ -195,6 +195,9 @@ def computed_args(name: str, values: Values) -> dict[str, Any]:
     if name == "dpo":
         return folders | {"policy_model": base}
     # What this run does not train is not judged either, unless the values name it.
+    if name == "rm-score":
+        scores: Values = {"output": f"artifacts/scores/{run}.jsonl"}
+        return scores | ({"model": rm["args"]["output_dir"]} if rm.get("enabled") else {})
     if rm.get("enabled"):
         folders["reward_model"] = rm["args"]["output_dir"]
     if dpo.get("enabled"):

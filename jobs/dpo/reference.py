@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from jobs.contract.files import make_folder, sha256_json, write_atomic
 from jobs.contract.log import LOG
-from jobs.training.encode import EncodedPair
 from jobs.training.interrupt import StopFlag
 from jobs.training.logps import completion_logps, passes
-from jobs.training.world import World
+
+if TYPE_CHECKING:
+    from jobs.training.session import TrainingSession
 
 CACHE = Path("artifacts/cache/reference")
 _FORMAT = 2
@@ -23,53 +24,87 @@ PASS_SEQUENCES, PASS_TOKENS = 64, 8192
 a training batch: on 2 CPU cores 4 sequences at a time took three times as long."""
 
 
-def reference_logps(
-    load: Callable[[], Any],
-    pairs: list[EncodedPair],
-    *,
-    reached: Collection[int] | None = None,
-    model_sha256: str,
-    precision: str,
-    variant: str,
-    pad_id: int,
-    world: World,
-    stop: StopFlag,
-) -> tuple[list[float], list[float], int]:
-    """Return the summed log-probabilities of chosen and rejected answers, and for how many pairs they were computed.
+@dataclass(kw_only=True, slots=True)
+class _Table:
+    """What is known of one split: first all chosen, then all rejected answers."""
 
-    `load` gives the reference model and is called only when the cache has no answer. The key is a hash of the model,
-    the token ids (so of data, template and length) and the arithmetic: `variant` is "half" for passes on a bf16 copy of
-    the weights, else how the weights are quantized. The processes of a run share the work.
+    sequences: list[tuple[list[int], list[int]]]
+    path: Path
+    sums: list[float | None]
+    computed: int = 0
 
-    `reached` are the pairs that will be trained on; the others are left NaN, so that using one cannot go unnoticed.
 
-    Raises:
-        Interrupted: a stop was asked for; what is computed so far is kept for the next attempt.
+class References:
+    """The summed log-probabilities of chosen and rejected answers, for the pairs that were asked for.
+
+    The key of the cache is a hash of the model, the token ids (so of data, template and length) and the arithmetic. The
+    processes of a run share the work.
+
+    Args:
+        session: what is trained; its encoded splits are those that can be asked about.
+        load: gives the reference model, ready to be asked; called only when the cache has no answer.
+        variant: "half" for passes on a bf16 copy of the weights, else how the weights are quantized.
     """
-    sequences = [(p.prompt_ids, p.chosen_ids) for p in pairs] + [(p.prompt_ids, p.rejected_ids) for p in pairs]
-    path = CACHE / f"{sha256_json([_FORMAT, model_sha256, precision, variant, sequences])}.json"
-    sums = world.share(_read(path, len(sequences)))
-    needed = range(len(pairs)) if reached is None else reached
-    missing = [i for i, value in enumerate(sums) if value is None and i % len(pairs) in needed]
-    if missing:
-        if world.first:
-            LOG.info("Reference log-probabilities of %d pairs", len({i % len(pairs) for i in missing}))
-        from jobs.training.fast import half
 
-        # The policy's arithmetic, to the rounding: else its first margins would be noise, not 0.
-        model, autocast = (half(load()), "fp32") if variant == "half" else (load(), precision)
-        mine = _compute(model, sequences, missing[world.rank :: world.size], autocast, pad_id, stop)
+    def __init__(self, session: TrainingSession, load: Callable[[], Any], *, variant: str) -> None:
+        self.session = session
+        self.load: Callable[[], Any] | None = load
+        self.model: Any = None
+        # A bf16 copy needs no autocast.
+        self.precision = "fp32" if variant == "half" else session.precision
+        self.tables = {}
+        for name, split in session.encoded.items():
+            pairs = split.pairs
+            sequences = [(p.prompt_ids, p.chosen_ids) for p in pairs] + [(p.prompt_ids, p.rejected_ids) for p in pairs]
+            key = sha256_json([_FORMAT, session.inputs["ref_model"], session.precision, variant, sequences])
+            path = CACHE / f"{key}.json"
+            sums = session.world.share(_read(path, len(sequences)))
+            self.tables[name] = _Table(sequences=sequences, path=path, sums=sums)
+
+    def complete(self) -> None:
+        """Ask about all pairs that the run comes to, record how many the cache lacked, and let the model go.
+
+        Raises:
+            Interrupted: a stop was asked for; what is computed so far is kept for the next attempt.
+        """
+        config = self.session.config
+        for name, table in self.tables.items():
+            pairs = len(table.sums) // 2
+            draws = config.max_steps and config.max_steps * self.session.pairs_per_step()
+            reached = reached_pairs(pairs, wanted=draws, seed=config.seed) if name == "train" else None
+            self._ask(table, range(pairs) if reached is None else reached, tell=True)
+            self.session.once("reference", split=name, reference_pairs_computed=table.computed)
+        self.load = self.model = None  # from here on the policy is the only model in memory
+
+    def of(self, split: str, pairs: Sequence[int]) -> tuple[list[float], list[float]]:
+        """Return the log-probabilities of chosen and rejected answers; the model is asked about unknown ones."""
+        table = self.tables[split]
+        self._ask(table, pairs)
+        sums: Any = table.sums
+        return [sums[i] for i in pairs], [sums[i + len(sums) // 2] for i in pairs]
+
+    def _ask(self, table: _Table, pairs: Collection[int], *, tell: bool = False) -> None:
+        world, stop, count = self.session.world, self.session.stop, len(table.sums) // 2
+        missing = [i for i, value in enumerate(table.sums) if value is None and i % count in pairs]
+        if not missing:
+            return
+        table.computed += len({i % count for i in missing})
+        if world.first and tell:
+            LOG.info("Reference log-probabilities of %d pairs", len({i % count for i in missing}))
+        pad_id = self.session.materials.tokenizer.pad_token_id
+        if self.model is None:
+            assert self.load is not None, "the run came to a pair that the reference was not asked about"
+            self.model = self.load()
+        mine = _compute(self.model, table.sequences, missing[world.rank :: world.size], self.precision, pad_id, stop)
         for part in world.collect(mine):
             for index, value in part.items():
-                sums[index] = value
+                table.sums[index] = value
         if world.first:
-            make_folder(path.parent)
-            write_atomic(path, orjson.dumps({"sums": sums}))
+            make_folder(table.path.parent)
+            write_atomic(table.path, orjson.dumps({"sums": table.sums}))
         if any(world.collect(bool(stop))):
             stop.raised = True
             stop.check()
-    known = [math.nan if value is None else value for value in sums]
-    return known[: len(pairs)], known[len(pairs) :], len({i % len(pairs) for i in missing})
 
 
 def reached_pairs(count: int, *, wanted: int | None, seed: int) -> set[int] | None:

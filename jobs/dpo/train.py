@@ -10,12 +10,10 @@ the reference model is not kept beside the policy: its log-probabilities are com
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 from jobs.config.dpo import DPOConfig
-from jobs.training.session import TrainingSession
+from jobs.training.encode import EncodedPair
 from jobs.training.start import started
 
 
@@ -29,16 +27,18 @@ def run(config: DPOConfig) -> None:
         from transformers import set_seed
         from trl import DPOConfig as TRLConfig
 
+        from jobs.dpo.reference import References
         from jobs.dpo.trainer import PolicyTrainer
         from jobs.models.load import load_causal
         from jobs.training import adapters
         from jobs.training.arguments import trainer_arguments
+        from jobs.training.fast import half as half_copy
         from jobs.training.fast import takes_half, takes_packed, unsupported
         from jobs.training.packing import use_shared_start
         from jobs.training.publication import publish
 
         # Data: every row is encoded once and accounted for.
-        session.encode()
+        encoded = session.encode()
         tokenizer = session.materials.tokenizer
 
         # Models: the reference is needed for one pass over the data only; where it is the policy, none is loaded, and
@@ -46,30 +46,30 @@ def run(config: DPOConfig) -> None:
         set_seed(config.seed)
         model = load_causal(config.policy_model, tokenizer, **session.load_options())
         adapters.check_targets(model, config)
-
-        def placed(model: Any) -> Any:
-            return model.to(session.device()) if config.quantize == "none" else model  # bitsandbytes places by itself
-
         packed = takes_packed(config) and not unsupported(model)
         if packed:
             use_shared_start(model)
-
-        @functools.cache
-        def load_reference() -> Any:
-            if reference == config.policy_model:
-                return placed(model)
-            other = placed(load_causal(reference, tokenizer, **session.load_options()))
-            if packed:
-                use_shared_start(other)
-            return other
-
         half = takes_half(config, session.precision, session.world.size) and not unsupported(model)
+        # Where a copy does the passes it is the reference until the first step's weights reach it.
+        late = half and session.checkpoint is None
 
-        train, evaluation = (
-            _with_reference(session, name, load_reference, variant="half" if half else config.quantize)
-            for name in ("train", "eval")
-        )
-        load_reference.cache_clear()  # from here on the policy is the only model in memory
+        def load_reference() -> Any:
+            if late and reference == config.policy_model:
+                assert trainer.half is not None
+                return trainer.half.base()
+            chosen = model
+            if reference != config.policy_model:
+                chosen = load_causal(reference, tokenizer, **session.load_options())
+                if packed:
+                    use_shared_start(chosen)
+            if half:  # the policy's arithmetic, to the rounding: else its first margins would be noise, not 0
+                return half_copy(chosen)
+            # bitsandbytes places by itself
+            return chosen.to(session.device()) if config.quantize == "none" else chosen
+
+        references = References(session, load_reference, variant="half" if half else config.quantize)
+        if not late:
+            references.complete()
 
         # Learning.
         trainer = PolicyTrainer(
@@ -81,11 +81,12 @@ def run(config: DPOConfig) -> None:
                 loss_type=[config.loss_type],
                 precompute_ref_log_probs=True,
             ),
-            train_dataset=train,
-            eval_dataset=evaluation,
+            train_dataset=_as_dataset(encoded["train"].pairs),
+            eval_dataset=_as_dataset(encoded["eval"].pairs),
             processing_class=tokenizer,
             callbacks=session.callbacks(),
             peft_config=adapters.lora(config, "dpo"),
+            references=references,
         )
         if config.fast:
             trainer.make_fast(half=half, packed=packed)
@@ -93,25 +94,9 @@ def run(config: DPOConfig) -> None:
         publish(session, trainer)
 
 
-def _with_reference(session: TrainingSession, name: str, load: Callable[[], Any], *, variant: str) -> Any:
-    """Return a split as TRL wants it, each pair with the reference's log-probabilities."""
+def _as_dataset(pairs: list[EncodedPair]) -> Any:
+    """Return pairs as TRL wants them, numbered."""
     from datasets import Dataset
 
-    from jobs.dpo.reference import reached_pairs, reference_logps
-
-    config, pairs = session.config, session.encoded[name].pairs
-    draws = config.max_steps and config.max_steps * session.pairs_per_step()
-    chosen, rejected, computed = reference_logps(
-        load,
-        pairs,
-        reached=reached_pairs(len(pairs), wanted=draws, seed=config.seed) if name == "train" else None,
-        model_sha256=session.inputs["ref_model"],
-        precision=session.precision,
-        variant=variant,
-        pad_id=session.materials.tokenizer.pad_token_id,
-        world=session.world,
-        stop=session.stop,
-    )
-    session.once("reference", split=name, reference_pairs_computed=computed)
     columns = {key: [getattr(p, key) for p in pairs] for key in ("prompt_ids", "chosen_ids", "rejected_ids")}
-    return Dataset.from_dict(columns | {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected})
+    return Dataset.from_dict(columns | {"pair": list(range(len(pairs)))})

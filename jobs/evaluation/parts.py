@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import orjson
 
 from jobs.config.fields import identity
 from jobs.config.scoring import RowsConfig
-from jobs.contract.errors import BadConfig, BadData, Interrupted
+from jobs.contract.errors import BadConfig, BadData, FolderBusy, Interrupted
 from jobs.contract.files import fsync_path, remove_tree, replace, sha256_file, sha256_json, write_atomic, write_json
 from jobs.contract.lock import FolderLock
 from jobs.contract.log import LOG
@@ -43,7 +43,11 @@ class Parts:
     @property
     def output(self) -> Path:
         """The file of this shard: scores.jsonl -> scores.0-of-4.jsonl."""
-        path, (index, count) = Path(self.config.output), self.config.part()
+        return self.shard(self.config.part()[0])
+
+    def shard(self, index: int) -> Path:
+        """Return the file of a shard."""
+        path, count = Path(self.config.output), self.config.part()[1]
         return path if count == 1 else path.with_name(f"{path.stem}.{index}-of-{count}{path.suffix}")
 
     def run(self, opened: Callable[[], AbstractContextManager[Work]]) -> dict[str, Any]:
@@ -62,6 +66,7 @@ class Parts:
         with FolderLock(output, attempt=attempt_id()) as lock, stop_on_signals() as stop:
             finished = self._finished(made_from)
             if finished is not None:
+                join_shards(self, finished)
                 return finished | {"skipped": True}
             for stale in output.parent.glob(f".{output.name}.parts-*"):
                 if stale != folder:
@@ -72,6 +77,7 @@ class Parts:
             summary = _summary(folder) | {"made_from": made_from}
             lock.check()
             _publish(folder, output, summary)
+            join_shards(self, summary)
         return summary | {"skipped": False}
 
     def _work(self, folder: Path, work: Work, stop: StopFlag) -> None:
@@ -108,6 +114,75 @@ class Parts:
                 next_step="choose another output, or --overwrite to replace it",
             )
         return None
+
+
+def join_shards(parts: Parts, mine: dict[str, Any]) -> None:
+    """Join the shards to OUTPUT once all are there, their rows in the order of the input. Whoever is last does it.
+
+    The result says that it is made from what a run without shards would be: the same command without --shard finds it.
+    """
+    count, output = parts.config.part()[1], Path(parts.config.output)
+    if count == 1:
+        return
+    with _patient_lock(output):
+        shards = [parts.shard(index) for index in range(count)]
+        summaries = [_summary_of(shard, mine["made_from"], f"{index}/{count}") for index, shard in enumerate(shards)]
+        there = [summary for summary in summaries if summary is not None]
+        whole = mine["made_from"] | {"settings": mine["made_from"]["settings"] | {"shard": "0/1"}}
+        if len(there) < count or (_summary_of(output, whole, "0/1") is not None):
+            LOG.info("%d of %d shards are there", len(there), count)
+            return
+        LOG.info("all %d shards are there: joining them to %s", count, output)
+        failed = sum((Counter(summary["failed"]) for summary in there), Counter[str]())
+        summary = {key: sum(one[key] for one in there) for key in ("rows", "done")}
+        folder = output.with_name(f".{output.name}.joining")
+        remove_tree(folder)
+        folder.mkdir()
+        rows = _in_turn([read_rows(shard, _columns(shard)) for shard in shards])
+        for number in itertools.count():
+            chunk = list(itertools.islice(rows, parts.config.chunk_rows))
+            if not chunk:
+                break
+            write_atomic(folder / f"{number:07d}{output.suffix}", encode_part(chunk, output.suffix))
+        _publish(folder, output, summary | {"failed": dict(failed.most_common(50)), "made_from": whole})
+
+
+def _in_turn(files: Sequence[Iterator[tuple[int, Row]]]) -> Iterator[Row]:
+    """Yield the rows of shards in the order of the input: row n stands in shard n modulo their number."""
+    for rows in itertools.zip_longest(*files):
+        yield from (row for _, row in filter(None, rows))
+
+
+def _columns(file: Path) -> list[str]:
+    if file.suffix != ".parquet":
+        return []
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(file).names)
+
+
+def _summary_of(output: Path, made_from: dict[str, Any], shard: str) -> dict[str, Any] | None:
+    """Return the summary of a file that is there, whole, and made from the same."""
+    try:
+        summary: dict[str, Any] = orjson.loads(_meta_path(output).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    same = made_from | {"settings": made_from["settings"] | {"shard": shard}}
+    whole = output.is_file() and summary.get("made_from") == same and summary.get("sha256") == sha256_file(output)
+    return summary if whole else None
+
+
+@contextmanager
+def _patient_lock(output: Path) -> Iterator[None]:
+    """Hold the lock of the joined file; two shards that end together look one after the other, or neither sees both."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(FolderLock(output, attempt=attempt_id()))
+                break
+            except FolderBusy:
+                time.sleep(1)
+        yield
 
 
 def _meta_path(output: Path) -> Path:

@@ -37,7 +37,8 @@ def command(config: RMScoreConfig) -> None:
     """
     summary = run(config)
     click.echo(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
-    report_result(exit_code=0, message=f"scored {summary['done']} rows", skipped=summary["skipped"])
+    said = f"scored {summary['done']} rows"
+    report_result(exit_code=0, message=said, skipped=summary["skipped"], manifest_sha256=summary["sha256"])
 
 
 def run(config: RMScoreConfig) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from trl import RewardTrainer
 
 from jobs.training.trainer import GuardedTrainer
 
+PART_TOKENS = 512
+"""Tokens of both answers that are learnt from at once."""
+
 
 class RMTrainer(GuardedTrainer, RewardTrainer):  # type: ignore[misc]  # trl is untyped
     """Collects the scores of an evaluation and reports AUC and pairwise accuracy over all of its pairs."""
@@ -16,6 +19,28 @@ class RMTrainer(GuardedTrainer, RewardTrainer):  # type: ignore[misc]  # trl is 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._scores: list[tuple[torch.Tensor, torch.Tensor]] = []
         super().__init__(*args, **kwargs)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Learn from a batch in parts, on one process: activations of one part are alive at a time.
+
+        Loss and gradients are sums over pairs, so they stay what they are; so do the figures of the log.
+        """
+        count = len(inputs["input_ids"]) // 2
+        parts = parts_of(inputs["attention_mask"].sum(1).view(2, count).sum(0).tolist())
+        if not self.fast or self.args.world_size > 1 or len(parts) == 1:
+            return super().training_step(model, inputs, *args, **kwargs)
+        known = {key: len(values) for key, values in self._metrics["train"].items()}
+        trainer: Any = self
+        steps, loss = trainer.current_gradient_accumulation_steps, 0.0
+        for part in parts:
+            rows = torch.tensor([*part, *(i + count for i in part)])
+            trainer.current_gradient_accumulation_steps = steps * count / len(part)
+            loss += super().training_step(model, {key: value[rows] for key, value in inputs.items()}, *args, **kwargs)
+        trainer.current_gradient_accumulation_steps = steps
+        for key, values in self._metrics["train"].items():
+            if key != "num_tokens":
+                values[known.get(key, 0) :] = [_joined(key, values[known.get(key, 0) :], parts)]
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -38,6 +63,29 @@ class RMTrainer(GuardedTrainer, RewardTrainer):  # type: ignore[misc]  # trl is 
             self._metrics["eval"]["accuracy"] = [wins.mean().item()]
             self._metrics["eval"]["auc"] = [auc(chosen, rejected)]
         super().log(logs, start_time)
+
+
+def parts_of(tokens: list[int]) -> list[list[int]]:
+    """Cut a batch into parts of at most PART_TOKENS, or single pairs that are longer; longest first.
+
+    The first part has most of the memory, since gradients come into being in it.
+    """
+    parts: list[list[int]] = []
+    room = 0
+    for i in sorted(range(len(tokens)), key=lambda i: -tokens[i]):
+        if not parts or tokens[i] > room:
+            parts.append([])
+            room = PART_TOKENS
+        parts[-1].append(i)
+        room -= tokens[i]
+    return parts
+
+
+def _joined(key: str, values: list[float], parts: list[list[int]]) -> float:
+    """Return a batch's figure from those of its parts."""
+    if key in ("min_reward", "max_reward"):
+        return (min if key == "min_reward" else max)(values)
+    return sum(value * len(part) for value, part in zip(values, parts, strict=True)) / sum(map(len, parts))
 
 
 def auc(chosen_B: torch.Tensor, rejected_B: torch.Tensor) -> float:

@@ -13,6 +13,7 @@ from jobs.contract.files import write_atomic
 from jobs.contract.redact import redact_bytes, secret_values
 
 _TICK_S = 0.1
+_REMEMBERED = 64
 _LONGEST_LINE = 1 << 16
 
 
@@ -57,14 +58,16 @@ class StepLog:
             return self._file.read(size)
 
     def _echo(self) -> None:
-        position, rest, secret = 0, b"", bool(secret_values())
+        position, before, rest, secret = 0, b"", b"", bool(secret_values())
         with contextlib.suppress(OSError, ValueError):
             while True:
                 last = self._done.is_set()
-                if os.fstat(self._file.fileno()).st_size < position:
-                    position = 0
+                # Cut off: shorter than it was, or grown again already and no longer what we read.
+                if self._read(position - len(before), len(before)) != before:
+                    position, before = 0, b""
                 while chunk := self._read(position):
                     position += len(chunk)
+                    before = (before + chunk)[-_REMEMBERED:]
                     # Our output hides secrets: whole lines, so that none is cut in two and missed.
                     whole, rest = _whole_lines(rest + chunk) if secret else (chunk, b"")
                     sys.stdout.buffer.write(whole)

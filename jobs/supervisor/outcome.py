@@ -87,7 +87,7 @@ def judge(
         returncode: of the process; negative: the signal that ended it.
         results: what the ranks reported, rank 0 first.
         attempt_id: the manifest must carry it, unless the step says that it skipped.
-        output: folder that the step publishes; None: it publishes nothing.
+        output: folder that the step publishes; None: no folder, and the step's own word counts.
         stopping: a stop was asked for.
         shortage: the kernel killed a process for want of memory.
         hung: why it was taken for hung and ended, else empty.
@@ -166,7 +166,12 @@ def _published(result: Mapping[str, Any], attempt_id: str, output: Path | None, 
 
 def _proof(result: Mapping[str, Any], attempt_id: str, output: Path | None) -> Outcome:
     if output is None:
-        return Outcome(state="succeeded", exit_code=0, message=str(result.get("message") or ""))
+        return Outcome(
+            state="skipped" if result.get("skipped") else "succeeded",
+            exit_code=0,
+            message=str(result.get("message") or ""),
+            manifest_sha256=result.get("manifest_sha256"),
+        )
     try:
         manifest = verify(output, content=False)
     except AiosError as exc:

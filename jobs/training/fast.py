@@ -14,8 +14,10 @@ Shapes: N scored positions, V vocabulary, H width, B sequences, L tokens, T toke
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import types
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -229,10 +231,26 @@ class HalfCopy:
         for mine, copied in self.pairs:
             copied.register_post_accumulate_grad_hook(self._hand_over(mine))
         self._seen = (-1, -1)
+        self._held = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the copy's weights as they are while the block runs, whatever the model's have become."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+    def base(self) -> Any:
+        """Return the copy without what wraps it for adapters."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def refresh(self, step: int) -> Any:
         """Return the copy, its weights as they are at this optimizer step; casts only after they have changed."""
         self.model.train(self.full.training)
+        if self._held:
+            return self.model
         # Loading weights raises their version counters; a fused optimizer does not, so the step counts too.
         changes = (step, sum(mine._version for mine, _ in self.pairs))
         if changes != self._seen:

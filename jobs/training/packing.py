@@ -218,7 +218,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, window: i
         scores = (query * scaling).reshape(key_heads, -1, width) @ key[0].transpose(1, 2)
         hidden = torch.where(_seen(queries, keys, window), 0.0, -torch.inf).to(scores.dtype)
         shaped = scores.view(key_heads, heads // key_heads, queries, keys) + hidden
-        probabilities = shaped.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+        # In bf16 the kernel itself computes in fp32; asked for fp32 it would also keep that, thrice the memory.
+        probabilities = shaped.softmax(dim=-1)
         return (probabilities.view(key_heads, -1, keys) @ value[0]).view(1, heads, queries, width)
     plain = queries == keys and (window is None or keys <= window)
     return torch.nn.functional.scaled_dot_product_attention(

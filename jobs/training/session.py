@@ -30,6 +30,7 @@ from jobs.training.encode import EncodedSplit, PairEncoder
 from jobs.training.faults import told_plainly
 from jobs.training.hardware import describe_device, peak_memory_mb, resolve_precision, set_threads
 from jobs.training.interrupt import StopFlag
+from jobs.training.libraries import import_libraries
 from jobs.training.materials import Materials, finished, gather, read_inputs
 from jobs.training.memory import available_memory, check_fits, needed_memory, parameters_in
 from jobs.training.progress import TrainingProgress
@@ -152,6 +153,8 @@ class TrainingSession:
             if getattr(callback, "trainer", self) is None:
                 callback.trainer = trainer
         keep_full_precision(trainer.model, self.config)
+        if self.checkpoint is None:
+            trainer.put_off_evaluation(self.stop.check)
         self._announce(trainer)
         with told_plainly(self.config):
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
@@ -245,6 +248,7 @@ def training_session(
             report_finished(config, manifest)
             yield None
             return
+    import_libraries()
     if config.deepspeed:
         ready_for_deepspeed()
     world = join_world(config.processes)

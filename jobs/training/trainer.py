@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from jobs.training.packing import use_shared_start
 class GuardedTrainer:
     """Mixed in before a TRL trainer."""
 
+    fast = False
     half: HalfCopy | None = None
+    _put_off: Callable[[], None] | None = None
 
     def make_fast(self, *, half: bool, packed: bool) -> None:
         """Take the shorter path to the same losses on a CPU.
@@ -40,6 +43,7 @@ class GuardedTrainer:
             use_fast_score(model)
         else:
             use_fast_head(model)
+        self.fast = True
         if packed and (reason := use_shared_start(model)):
             LOG.info("%s computes prompts twice: %s", type(model).__name__, reason)
         if half:
@@ -51,6 +55,40 @@ class GuardedTrainer:
         """Compute TRL's loss, on the bf16 copy where there is one."""
         model = model if self.half is None else self.half.refresh(self.state.global_step)  # type: ignore[attr-defined]
         return super().compute_loss(model, *args, **kwargs)  # type: ignore[misc]
+
+    def put_off_evaluation(self, before: Callable[[], None]) -> None:
+        """Evaluate the initial model after the first step instead of before it, where a copy does the passes.
+
+        That takes up a step's weights with the next pass only, so until then it is the initial model: the figures are
+        the same, the first loss is there sooner, and a batch too large for the memory fails at once. `before` is called
+        just before that evaluation.
+        """
+        if self.half is not None:
+            self.args.eval_on_start = False  # type: ignore[attr-defined]
+            self._put_off = before
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log, evaluate and save what is due; after the first step, what was put off comes between."""
+        before, self._put_off = self._put_off, None
+        if before is not None:
+            state: Any = self
+            due = (state.control.should_evaluate, state.control.should_save)
+            state.control.should_evaluate = state.control.should_save = False
+            super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]  # the first loss is shown at once
+            self._evaluate_initial(before)
+            state.control.should_evaluate, state.control.should_save = due
+        super()._maybe_log_save_evaluate(*args, **kwargs)  # type: ignore[misc]
+
+    def _evaluate_initial(self, before: Callable[[], None]) -> None:
+        """Evaluate with the weights of before the first step, and record that as step 0."""
+        assert self.half is not None
+        state: Any = self.state  # type: ignore[attr-defined]
+        now = (state.global_step, state.epoch)
+        with self.half.held():
+            before()
+            state.global_step, state.epoch = 0, 0
+            self._evaluate(None, None, skip_scheduler=True)  # type: ignore[attr-defined]
+        state.global_step, state.epoch = now
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Run a pass over the data; none when the checkpoint was the run's last, since transformers would take a step

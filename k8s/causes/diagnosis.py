@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from jobs.contract.errors import NEVER_RETRIED, ExitCode
 from k8s.objects import Object
 
+KEPT_EVENTS = 8
 IMAGE_GRACE_S = 120.0
 """How long a wrong image may stay wrong: somebody may be pushing it right now."""
 CONFIG_GRACE_S = 600.0
 """How long a Secret or right may be missing: operators that make them need minutes."""
+
+DECISIVE = (NEVER_RETRIED - {ExitCode.DIVERGED}) | {ExitCode.UNAVAILABLE, ExitCode.VOLUME}
+"""Codes by which a step speaks of its input or surroundings; what befell its pod besides does not matter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,14 +32,12 @@ class Diagnosis:
     """Not going to get better: give up when it has lasted this long. None: wait."""
     node: str = ""
     pod: str = ""
-    own_limit: bool = False
-    """The pod was evicted for a limit of its own: its successor would be, too."""
     evidence: tuple[str, ...] = ()
     """Events, the newest last."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what the status holds."""
-        return {key: value for key, value in asdict(self).items() if value not in ("", None, (), False)}
+        return {key: value for key, value in asdict(self).items() if value not in ("", None, ())}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Diagnosis:
@@ -64,3 +67,8 @@ class Scene:
         """The pod's status."""
         found: Mapping[str, Any] = self.pod.get("status", {})
         return found
+
+
+def said_text(end: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    """Return what a container said at its end: the supervisor's message, or the end of its log."""
+    return str(said.get("message") or ("" if said else str(end.get("message") or "").strip()[-600:]))

@@ -7,30 +7,25 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.contract.errors import NEVER_RETRIED, ExitCode
-from k8s.causes.devices import device_fault, unhealthy_devices
-from k8s.causes.diagnosis import Diagnosis, Scene
+from jobs.contract.errors import ExitCode
+from k8s.causes.devices import device_fault
+from k8s.causes.diagnosis import DECISIVE, Diagnosis, Scene, said_text
 from k8s.causes.kubelet import REJECTIONS, kubelet_ended
+from k8s.causes.memory import memory_used_up, out_of_memory
+from k8s.causes.running import node_ready
 from k8s.objects import (
     condition,
     container,
     ending,
-    in_gib,
-    is_true,
-    last_message,
-    more_memory,
     name_of,
     node_of,
     proven,
-    quantity,
     seconds,
-    statuses,
     termination_message,
 )
 
 ZOMBIE_S = 120.0
 """How long after its grace period a pod may still be there."""
-_LASTING_S = 60.0
 _JOB_FINALIZER = "batch.kubernetes.io/job-tracking"
 _REPLACED = "nothing: it is replaced, uncounted, and goes on from its last checkpoint"
 _DISRUPTIONS = {
@@ -40,8 +35,6 @@ _DISRUPTIONS = {
     "DeletionByDeviceTaintManager": ("GPU_NODE_BAD", "its device was tainted"),
     "DeletionByPodGC": ("NODE_LOST", "its node is gone"),
 }
-_DECISIVE = (NEVER_RETRIED - {ExitCode.DIVERGED}) | {ExitCode.UNAVAILABLE, ExitCode.VOLUME}
-"""Codes by which a step speaks of its input or surroundings; what befell its pod besides does not matter."""
 _ADVICE = {
     2: "correct the arguments under steps.NAME.args",
     3: "the result is published, but below the gate you set",
@@ -66,33 +59,29 @@ def zombie(scene: Scene) -> Diagnosis | None:
     due = seconds(metadata.get("deletionTimestamp"))
     if due is None or scene.now < due + ZOMBIE_S:
         return None
-    name, node, late = name_of(pod), node_of(pod), f"{scene.now - due:.0f} s"
+    name, node, since = name_of(pod), node_of(pod), str(metadata.get("deletionTimestamp"))
     others = [f for f in metadata.get("finalizers") or [] if f != _JOB_FINALIZER]
     if scene.status.get("phase") in ("Succeeded", "Failed"):
         if not others:
             return None
         return Diagnosis(
             code="ZOMBIE_TERMINATING", node=node, summary=f"the pod {name} has ended, but {', '.join(others)} holds it",
-            detail=f"due to be gone for {late}; finalizers: {', '.join(others)}",
+            detail=f"due to be gone since {since}; finalizers: {', '.join(others)}",
             resolution=f"whoever set the finalizer must take it away: kubectl edit pod {name}",
         )  # fmt: skip
     space = f" -n {metadata['namespace']}" if metadata.get("namespace") else ""
-    ready = _node_ready(scene)
+    ready = node_ready(scene)
     state = {True: "answers, but cannot end it", False: "does not answer", None: "probably does not answer"}[ready]
     return Diagnosis(
         code="ZOMBIE_TERMINATING", node=node,
-        summary=f"the pod {name} should be gone for {late}; its node {node} {state}",
+        summary=f"the pod {name} should be gone since {since}; its node {node} {state}",
         detail="no replacement comes before it is gone: two pods must never write one folder, so Kubernetes waits "
         "until the node says that this one has ended",
-        resolution=f"kubectl get node {node}; when that machine is surely off: kubectl delete pod {name}{space} "
-        f"--grace-period=0 --force (or `aios jobs resume RUN --force`), or, where volumes hang on it too: "
-        f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        resolution=f"kubectl get node {node}; when that machine is surely off: kubectl taint nodes {node} "
+        "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute; or `aios jobs resume RUN --force`, that is: kubectl "
+        f'patch pod {name}{space} -p \'{{"metadata":{{"finalizers":null}}}}\' && kubectl delete pod {name}{space} '
+        "--grace-period=0 --force",
     )  # fmt: skip
-
-
-def _node_ready(scene: Scene) -> bool | None:
-    node = next((n for n in scene.nodes if name_of(n) == node_of(scene.pod)), None)
-    return None if node is None else is_true(node, "Ready")
 
 
 def rejected(scene: Scene) -> Diagnosis | None:
@@ -101,7 +90,7 @@ def rejected(scene: Scene) -> Diagnosis | None:
     if not reason or proven(scene.pod):
         return None
     end = ending(scene.pod)
-    if end is not None and end.get("exitCode") in _DECISIVE and reason != "UnexpectedAdmissionError":
+    if end is not None and end.get("exitCode") in DECISIVE and reason != "UnexpectedAdmissionError":
         return None
     if reason == "DeadlineExceeded":
         limit = scene.pod.get("spec", {}).get("activeDeadlineSeconds")
@@ -119,9 +108,15 @@ def ended(scene: Scene) -> Diagnosis | None:
     if end is None or proven(scene.pod):
         return None
     said, code = termination_message(scene.pod), int(end.get("exitCode") or 0)
-    if _out_of_memory(scene, end, said):
-        return _memory(scene, end, said)
-    text, node = _text(end, said), node_of(scene.pod)
+    if out_of_memory(scene, end, said):
+        return memory_used_up(scene, end, said)
+    text, node = said_text(end, said), node_of(scene.pod)
+    if said.get("cause") == "node_memory":
+        return Diagnosis(
+            code="EVICTED_MEM", summary=f"the node {node} ran out of memory, its kernel chose the step", detail=text,
+            node=node, resolution="it is tried again; ask for as much memory as the step uses "
+            "(steps.NAME.resources.requests.memory)",
+        )  # fmt: skip
     device = device_fault(scene, code, f"{text} {said.get('log', '')}", str(said.get("cause", "")))
     if device is not None:
         return device
@@ -141,7 +136,7 @@ def ended(scene: Scene) -> Diagnosis | None:
         )  # fmt: skip
     # Ended by what befell the pod: the causes below this one tell more.
     swept_away = disrupted_too or (_deleted_at(scene) is not None and code in (0, 1, 137, 143))
-    if swept_away and code not in _DECISIVE and not (code == ExitCode.DIVERGED and said):
+    if swept_away and code not in DECISIVE and not (code == ExitCode.DIVERGED and said):
         return None
     return _by_code(scene, end, said, code, text)
 
@@ -192,58 +187,6 @@ def by_exit_code(code: int, text: str) -> Diagnosis:
     return Diagnosis(code=f"APP_{name}", summary=summary, detail=detail, resolution=_ADVICE.get(code, _ADVICE[70]))
 
 
-def _text(end: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    return str(said.get("message") or ("" if said else str(end.get("message") or "").strip()[-600:]))
-
-
-# Memory
-def _out_of_memory(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
-    """Tell whether the container ran into its memory limit.
-
-    The supervisor's count of kernel kills is believed. The kubelet's OOMKilled is not, where the exit code tells that
-    the process was asked to end (143: a drain, often reported so) or spoke of something else itself.
-    """
-    if said.get("cause") == "memory" or "out of memory: limit" in str(said.get("message", "")):
-        return True
-    if "machine is out of memory" in str(said.get("message", "")):
-        return True
-    code = end.get("exitCode")
-    if end.get("reason") != "OOMKilled" or code in (143, int(ExitCode.INTERRUPTED)) or code in _DECISIVE:
-        return False
-    by_node = (condition(scene.pod, "DisruptionTarget") or {}).get("reason") == "TerminationByKubelet"
-    return not by_node and scene.status.get("reason") != "Evicted"
-
-
-def _memory(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any]) -> Diagnosis:
-    which = next(
-        (c for c in scene.pod.get("spec", {}).get("containers") or [] if c.get("name") == end.get("container")),
-        container(scene.pod),
-    )
-    whole = scene.pod.get("spec", {}).get("resources") or {}
-    limit = ((which.get("resources") or {}).get("limits") or whole.get("limits") or {}).get("memory")
-    memory = said.get("memory") or {}
-    parts = [f"limit {limit or 'none'}"]
-    if memory.get("peak"):
-        parts.append(f"peak {in_gib(memory['peak'])}")
-    shm = next((v["emptyDir"].get("sizeLimit", "unlimited") for v in _memory_volumes(scene)), None)
-    if memory.get("shm"):
-        parts.append(f"of it {in_gib(memory['shm'])} in shared memory")
-    elif shm:
-        parts.append(f"its shared memory may take {shm} of it")
-    more = more_memory(limit) if limit else ""
-    raise_it = f"--set steps.NAME.resources.limits.memory={more}" if more else "steps.NAME.resources.limits.memory"
-    text = _text(end, said)
-    return Diagnosis(
-        code="OOM_CONTAINER", summary=f"out of memory ({', '.join(parts)})", detail=text, node=node_of(scene.pod),
-        resolution=f"give it more ({raise_it}, or submit with --grow-memory), or lower batch_size or max_length",
-    )  # fmt: skip
-
-
-def _memory_volumes(scene: Scene) -> list[Mapping[str, Any]]:
-    volumes = scene.pod.get("spec", {}).get("volumes") or []
-    return [v for v in volumes if (v.get("emptyDir") or {}).get("medium") == "Memory"]
-
-
 # What befell the pod
 def _disruption(scene: Scene) -> Mapping[str, Any] | None:
     target = condition(scene.pod, "DisruptionTarget")
@@ -291,55 +234,3 @@ def deleted(scene: Scene) -> Diagnosis | None:
         resolution="nothing: it counts as a failure unless it saved and ended with 75; the next attempt goes on from "
         "the last checkpoint",
     )  # fmt: skip
-
-
-# While it runs
-def unwell(scene: Scene) -> Diagnosis | None:
-    """Diagnose a pod that runs but gets nowhere: hung, its device or node ill, held by a container beside it."""
-    if scene.status.get("phase") != "Running":
-        return None
-    node = node_of(scene.pod)
-    probe = last_message(scene.events, "Unhealthy")
-    if "hung:" in probe and not is_true(scene.pod, "Ready"):
-        summary = probe.partition("hung:")[2].strip().splitlines()[0]
-        return Diagnosis(
-            code="HUNG", summary=summary, node=node,
-            resolution="the attempt's stdout.log has every thread's stack; `aios jobs stop RUN` and `resume` start it "
-            "again from its checkpoint, steps.NAME.onHang=restart does so by itself",
-        )  # fmt: skip
-    ill = unhealthy_devices(scene.pod)
-    if ill:
-        return Diagnosis(
-            code="GPU_NODE_BAD", summary=f"a device of the node {node} is ill ({', '.join(ill)})", node=node,
-            resolution="the step goes on while it can; cordon the node and look at the device",
-        )  # fmt: skip
-    if _node_ready(scene) is False or (last_message(scene.events, "NodeNotReady") and not is_true(scene.pod, "Ready")):
-        return Diagnosis(
-            code="NODE_LOST", summary=f"its node {node} does not answer", node=node,
-            resolution="wait: it is evicted after 60 s and replaced when the node is back or was removed",
-        )  # fmt: skip
-    return _held(scene)
-
-
-def _held(scene: Scene) -> Diagnosis | None:
-    end = ending(scene.pod)
-    own = container(scene.pod).get("name")
-    if end is None or end.get("container") != own or scene.now - (seconds(end.get("finishedAt")) or 0) < _LASTING_S:
-        return None
-    names = [c.get("name") for c in scene.pod.get("spec", {}).get("containers") or []]
-    going_on = [
-        s["name"] for s in statuses(scene.pod) if s.get("name") in names and (s.get("state") or {}).get("running")
-    ]
-    if not going_on:
-        return None
-    return Diagnosis(
-        code="CONFIG", summary=f"the step has ended, but {', '.join(going_on)} beside it goes on: its Job never ends",
-        resolution='keep such containers out (for Istio: podLabels {sidecar.istio.io/inject: "false"}), or make them '
-        "native sidecars",
-    )  # fmt: skip
-
-
-def suggested_memory(pod: Mapping[str, Any]) -> str:
-    """Return half as much memory again as the step's container may use; empty without a limit."""
-    limit = ((container(pod).get("resources") or {}).get("limits") or {}).get("memory")
-    return more_memory(limit) if limit and quantity(limit) else ""

@@ -64,7 +64,7 @@ def _evicted(scene: Scene, message: str) -> Diagnosis:
     if own:
         return Diagnosis(
             code="EVICTED_DISK", summary=f"its container wrote more to its own disk than its limit of {own[1]}",
-            detail=message, node=node, own_limit=True,
+            detail=message, node=node,
             resolution="raise steps.NAME.resources.limits.ephemeral-storage; results belong to /workspace",
         )  # fmt: skip
     low = re.search(r"low on resource: \[?([\w.-]+)", message) or re.search(r"had condition: \[?(\w+)", message)
@@ -88,7 +88,7 @@ def _volume_full(scene: Scene, name: str, limit: str, message: str) -> Diagnosis
     medium = next(((v.get("emptyDir") or {}).get("medium") for v in volumes if v.get("name") == name), "")
     setting = {"tmp": "tmpSize", "shm": "shmSize"}.get(name, f"the size of {name}")
     return Diagnosis(
-        code="EVICTED_MEM" if medium == "Memory" else "EVICTED_DISK", own_limit=True,
+        code="EVICTED_MEM" if medium == "Memory" else "EVICTED_DISK",
         summary=f"its volume {name} grew over its limit of {limit}", detail=message, node=node_of(scene.pod),
         resolution=f"raise steps.NAME.{setting}" if name in ("tmp", "shm") else f"raise {setting}",
     )  # fmt: skip

@@ -17,6 +17,7 @@ from k8s.cluster.config import Connection
 
 Object = dict[str, Any]
 MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _GROUPS = {"jobs": "/apis/batch/v1", "roles": _RBAC, "rolebindings": _RBAC}

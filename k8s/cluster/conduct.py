@@ -1,6 +1,6 @@
 """The conductor in the cluster: watches the run's Jobs, releases what may start, writes the status ConfigMap.
 
-Its whole state is in the API: it reads Jobs and pods, patches the run's own Jobs and one ConfigMap, and may die
+Its whole state is in the API: it reads Jobs, pods and events, patches the run's own Jobs and one ConfigMap, and may die
 anywhere. A release carries the resourceVersion of the Job that it was decided on, so a conductor that is late, doubled
 or mistaken about the present is refused by the API server (409) and decides anew.
 """
@@ -14,89 +14,30 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 from jobs.contract.errors import AiosError, NotAuthorised
+from k8s import repair
 from k8s.cluster import names
-from k8s.cluster.client import Api, ApiError, Object, find
+from k8s.cluster.client import STRATEGIC, Api, ApiError, Object
 from k8s.cluster.config import connect
 from k8s.cluster.mirror import Mirror
-from k8s.conductor import Outcome, Phase, StepState, decide
-from k8s.diagnose import Diagnosis, diagnose
-from k8s.objects import is_true, seconds, terminated, termination_message
+from k8s.cluster.observe import Observed, Surroundings, completed, needs_of, observe
+from k8s.cluster.status import read_status, step_status, write_status
+from k8s.cluster.surroundings import about, claims_of, workloads_of
+from k8s.conductor import Outcome, Phase, decide
+from k8s.diagnose import Diagnosis
+from k8s.objects import annotation, is_true, name_of, seconds
+
+__all__ = ["FAILED_RUN", "Conductor", "main", "needs_of", "observe", "read_status"]
 
 _LOG = logging.getLogger("aios")
 _IDLE_S = 10.0
 _GONE_GRACE_S = 30.0
-_MAX_ATTEMPTS = 10
 FAILED_RUN = 1
 """Exit code of a conductor whose run has failed; the chart's podFailurePolicy ends its Job then."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Observed:
-    """A step as its Job and pods show it."""
-
-    phase: Phase
-    job: Object | None
-    pods: tuple[Object, ...] = ()
-    diagnosis: Diagnosis | None = None
-    message: str = ""
-
-
-def observe(job: Object | None, pods: list[Object], recorded: str = "") -> Observed:
-    """Return where a step stands.
-
-    Args:
-        job: None where it is not there (yet, or any more).
-        pods: of this Job.
-        recorded: the phase that the status ConfigMap has of it, for a Job that is gone.
-    """
-    if job is None:
-        return Observed(phase=Phase.SUCCEEDED if recorded == "succeeded" else Phase.WAITING, job=None)
-    pods = sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
-    found = diagnose(job, pods)
-    phase, message = _phase(job, pods), ""
-    if phase is Phase.SUCCEEDED and not _proven(pods):
-        phase, message = Phase.FAILED, "its pod ended with 0 but did not say what it published"
-    if phase in (Phase.SUCCEEDED, Phase.WAITING):
-        found = None
-    return Observed(phase=phase, job=job, pods=tuple(pods), diagnosis=found, message=message)
-
-
-def _phase(job: Object, pods: list[Object]) -> Phase:
-    spec, annotations = job["spec"], job["metadata"].get("annotations") or {}
-    if is_true(job, "Complete"):
-        # Our two watches are not in step: wait until the pod's end has arrived too.
-        return Phase.RUNNING if any(_running(pod) for pod in pods) else Phase.SUCCEEDED
-    if is_true(job, "Failed"):
-        return Phase.FAILED
-    if annotations.get(names.SKIPPED):
-        return Phase.SKIPPED
-    if spec.get("suspend"):
-        if annotations.get(names.STOPPED) and any(_writing(pod) for pod in pods):
-            return Phase.RUNNING  # it is still saving: stopped is what has ended
-        handed_over = (job["metadata"].get("labels") or {}).get(names.KUEUE_LABEL)
-        return Phase.RUNNING if handed_over and not annotations.get(names.STOPPED) else Phase.WAITING
-    return Phase.RUNNING
-
-
-def _running(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
-
-
-def _writing(pod: Object) -> bool:
-    """Tell whether a pod may still write, be it on its way out."""
-    return bool(pod.get("status", {}).get("phase") == "Running")
-
-
-def _proven(pods: list[Object]) -> bool:
-    """Tell whether a complete Job left its proof. Where the pods are gone their supervisor's exit code was it."""
-    done = [pod for pod in pods if pod.get("status", {}).get("phase") == "Succeeded"]
-    return not done or any(termination_message(pod).get("manifest_sha256") for pod in done)
 
 
 class Conductor:
@@ -109,6 +50,10 @@ class Conductor:
         selector = f"{names.INSTANCE}={release},{names.STEP}"
         self.jobs = Mirror(api, api.path("jobs"), selector, self.changed)
         self.pods = Mirror(api, api.path("pods"), selector, self.changed)
+        # Warnings alone: one watch for volumes, networks and refused pods, of which no status tells.
+        self.events = Mirror(
+            api, api.path("events"), "", self.changed, fields="type=Warning", keep=lambda event: about(event, release)
+        )
         self.status: dict[str, Any] = {}
         self._written = ""
         self._missing_since: dict[str, float] = {}
@@ -116,8 +61,8 @@ class Conductor:
     def conduct(self) -> Outcome:
         """Work until the run has ended."""
         self.status = read_status(self.api, self.release)
-        self.jobs.start()
-        self.pods.start()
+        for mirror in (self.jobs, self.pods, self.events):
+            mirror.start()
         while True:
             self.changed.wait(_IDLE_S)
             self.changed.clear()
@@ -140,23 +85,46 @@ class Conductor:
         """Look, decide, act once."""
         jobs, pods = self.jobs.objects, self.pods.objects
         steps = {name: self._observe(name, jobs, pods) for name in self.expected}
-        stopped = any(_annotation(seen.job, names.STOPPED) for seen in steps.values())
-        states = {name: StepState(phase=seen.phase, needs=needs_of(seen.job, steps)) for name, seen in steps.items()}
-        plan = decide(states, stopped=stopped)
+        stopped = any(annotation(seen.job, names.STOPPED) for seen in steps.values())
+        plan = decide({name: seen.state(needs_of(seen.job, steps)) for name, seen in steps.items()}, stopped=stopped)
         for name in plan.release:
             self._release(steps[name].job)
         for name in plan.skip:
             self._skip(steps[name].job)
+        for name in plan.hold:
+            self._hold(steps[name])
+        for name in plan.mend:
+            self._mend(steps[name].job)
+        self._write_status(steps, plan.skip, plan.outcome, stopped=stopped)
         for name, seen in steps.items():
             self._give_up(name, seen)
-        self._write_status(steps, plan.skip, plan.outcome, stopped=stopped)
         return plan.outcome
 
     def _observe(self, name: str, jobs: Mapping[str, Object], pods: Mapping[str, Object]) -> Observed:
         job_name = f"{self.release}-{name}"
         job = jobs.get(job_name)
-        mine = [p for p in pods.values() if (p["metadata"].get("labels") or {}).get("job-name") == job_name]
-        seen = observe(job, mine, self.status.get("steps", {}).get(name, {}).get("phase", ""))
+        mine, gone = (
+            [p for p in found.values() if (p["metadata"].get("labels") or {}).get("job-name") == job_name]
+            for found in (pods, {k: v for k, v in self.pods.gone.items() if k not in pods})
+        )
+        known = self.status.get("steps", {}).get(name, {})
+        around = Surroundings(
+            gone=gone, events=tuple(self.events.objects.values()), claims=claims_of(self.api, mine),
+            workloads=workloads_of(self.api, job),
+        )  # fmt: skip
+        later = any(name in annotation(other, names.NEEDS).split(",") for other in jobs.values())
+
+        def look(pods: Sequence[Object]) -> Observed:
+            return observe(
+                job, pods, known.get("phase", ""), known.get("attempts", ()), around, checked_later=later
+            )  # fmt: skip
+
+        seen = look(mine)
+        unseen = not any(map(completed, [*mine, *gone])) and known.get("phase") != "succeeded"
+        if job is not None and is_true(job, "Complete") and unseen:
+            # Is the pod that made it so gone, or has the watch not come to it yet? It may have proven nothing: ask.
+            fresh = self.api.get(self.api.path("pods"), labelSelector=f"job-name={job_name}")
+            seen = look(fresh["items"])
         if job is not None:
             self._missing_since.pop(name, None)
         elif seen.phase is Phase.WAITING:
@@ -170,7 +138,7 @@ class Conductor:
         if job is None:
             return
         metadata: dict[str, Any] = {"resourceVersion": job["metadata"]["resourceVersion"]}
-        queue = _annotation(job, names.QUEUE)
+        queue = annotation(job, names.QUEUE)
         body: dict[str, Any] = {"metadata": metadata}
         if queue:
             metadata["labels"] = {names.KUEUE_LABEL: queue}
@@ -180,24 +148,74 @@ class Conductor:
             _LOG.info("released %s", job["metadata"]["name"])
 
     def _skip(self, job: Object | None) -> None:
-        if job is not None and not _annotation(job, names.SKIPPED):
+        if job is not None and not annotation(job, names.SKIPPED):
             version = job["metadata"]["resourceVersion"]
             note = {names.SKIPPED: "a step before it failed"}
             self._patch(job, {"metadata": {"resourceVersion": version, "annotations": note}})
 
+    def _hold(self, seen: Observed) -> None:
+        """Suspend a step whose next attempt shall go differently, and write down how."""
+        newest = max([*seen.pods, *seen.gone], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        change = repair.wanted(seen.job or {}, seen.diagnosis, newest)
+        if change is None or seen.job is None:
+            return
+        metadata = {"resourceVersion": seen.job["metadata"]["resourceVersion"]}
+        body = {"metadata": metadata | {"annotations": {names.MENDING: change.to_json()}}, "spec": {"suspend": True}}
+        if self._patch(seen.job, body):
+            _LOG.info("holding %s: %s", name_of(seen.job), change.told(refused=False))
+
+    def _mend(self, job: Object | None) -> None:
+        """Change a held step and let it go on. A server that does not take the change has it go on unchanged."""
+        change = repair.pending(job or {})
+        if job is None or change is None or not is_true(job, "Suspended"):
+            return
+        refused = ""
+        try:
+            body = repair.change(job, change)
+            body["metadata"] = {"resourceVersion": job["metadata"]["resourceVersion"]}
+            job = self.api.patch(self.api.path("jobs", name_of(job)), body, kind=STRATEGIC)
+        except ApiError as exc:
+            if exc.status in (404, 409):
+                return
+            if exc.status not in (400, 422):
+                raise
+            refused = str(exc)
+            _LOG.warning("%s: %s", name_of(job), refused)
+        entry = json.loads(change.to_json()) | {"refused": refused[:300]}
+        notes = {names.MENDING: None, names.MENDED: json.dumps([*repair.made(job), entry])}
+        metadata = {"resourceVersion": job["metadata"]["resourceVersion"], "annotations": notes}
+        if self._patch(job, {"metadata": metadata, "spec": {"suspend": False}}):
+            _LOG.info("%s: %s", name_of(job), change.told(refused=bool(refused)))
+
     def _give_up(self, name: str, seen: Observed) -> None:
-        """End a step whose pod cannot start: the Job API has no clock for that, so its deadline is moved to now."""
-        if seen.phase is not Phase.RUNNING or not seen.pods or seen.job is None:
+        """End a step that cannot start: the Job API has no clock for that, so its deadline is moved to now.
+
+        The cause goes onto the Job with it: the pod that shows it is deleted by this very change.
+        """
+        job = seen.job
+        if seen.phase is not Phase.RUNNING or job is None or job["spec"].get("suspend"):
             return
-        pod = seen.pods[-1]
-        if pod.get("status", {}).get("phase") != "Pending" or pod["metadata"].get("deletionTimestamp"):
+        if annotation(job, names.GIVEN_UP):
             return
-        patience = self.startup_deadline_s
-        if seen.diagnosis and seen.diagnosis.fatal_after_s is not None:
-            patience = min(patience, seen.diagnosis.fatal_after_s)
-        waited = time.time() - (seconds(pod["metadata"]["creationTimestamp"]) or time.time())
-        if waited > patience and self._patch(seen.job, {"spec": {"activeDeadlineSeconds": 1}}):
-            _LOG.warning("%s did not start within %.0f s: %s", name, patience, seen.diagnosis)
+        known = self.status.get("steps", {}).get(name, {})
+        found, patience, since = seen.diagnosis, self._patience(job), _waiting_since(seen, known)
+        fatal_after_s = found.fatal_after_s if found else None
+        if fatal_after_s is not None and fatal_after_s < patience and _starting(seen) and "diagnosis" in known:
+            patience, since = fatal_after_s, float(known["diagnosis"]["since"])
+        if since is None or time.time() - since <= patience:
+            return
+        found = found or Diagnosis(code="DEADLINE", summary="it did not start in time")
+        summary = f"{found.summary} (given up after {patience:.0f} s)"
+        note = found.told(summary=summary, detail=found.detail[:600], evidence=found.evidence[-3:])
+        body = {
+            "metadata": {"annotations": {names.GIVEN_UP: json.dumps(note.to_json())}},
+            "spec": {"activeDeadlineSeconds": 1},
+        }
+        if self._patch(job, body):
+            _LOG.warning("%s is given up: %s", name, note.summary)
+
+    def _patience(self, job: Object) -> float:
+        return float(annotation(job, names.STARTUP_DEADLINE) or self.startup_deadline_s)
 
     def _patch(self, job: Object, body: dict[str, Any]) -> bool:
         try:
@@ -213,69 +231,37 @@ class Conductor:
         self, steps: Mapping[str, Observed], skip: tuple[str, ...], outcome: Outcome | None, *, stopped: bool
     ) -> None:
         before = self.status.get("steps", {})
-        views = {}
-        for name, seen in steps.items():
-            phase = Phase.SKIPPED if name in skip else seen.phase
-            views[name] = _step_status(phase, seen, before.get(name, {}))
+        events = tuple(self.events.objects.values())
+        views = {
+            name: step_status(Phase.SKIPPED if name in skip else seen.phase, seen, before.get(name, {}), events)
+            for name, seen in steps.items()
+        }
         word = outcome.value if outcome else "running"
         self.status = {"release": self.release, "phase": word, "stopped": stopped, "steps": views}
-        text = json.dumps(self.status, indent=1)
-        if text != self._written:
-            stamp = json.dumps(self.status | {"updated": time.time()}, indent=1)
-            self.api.patch(self.api.path("configmaps", names.status(self.release)), {"data": {"state.json": stamp}})
+        text = json.dumps(self.status)
+        # The last word is written whatever we wrote before: a conductor on a lost node may have written after us.
+        if text != self._written or outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
+            write_status(self.api, self.release, self.status)
             self._written = text
 
 
-def read_status(api: Api, release: str) -> dict[str, Any]:
-    """Return what the last conductor wrote about a release."""
-    found = find(api, "configmaps", names.status(release)) or {}
-    try:
-        status: dict[str, Any] = json.loads((found.get("data") or {}).get("state.json", "{}"))
-    except json.JSONDecodeError:
-        return {}
-    return status
+def _starting(seen: Observed) -> bool:
+    """Tell whether a step has not come to run: its newest pod waits, or none could be made."""
+    newest = seen.pods[-1] if seen.pods else None
+    return newest is None or (
+        newest.get("status", {}).get("phase") == "Pending" and not newest["metadata"].get("deletionTimestamp")
+    )
 
 
-def _step_status(phase: Phase, seen: Observed, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a step's part of the status; what pods said stays after they are gone."""
-    attempts = {attempt["pod"]: attempt for attempt in before.get("attempts", [])}
-    attempts |= {pod["metadata"]["name"]: _attempt(pod) for pod in seen.pods}
-    status: dict[str, Any] = {"phase": phase.value, "attempts": list(attempts.values())[-_MAX_ATTEMPTS:]}
-    found = seen.diagnosis or (diagnose(seen.job, seen.pods) if phase is Phase.FAILED and seen.job else None)
-    if found is not None:
-        status["diagnosis"] = found.to_json()
-    elif phase is Phase.FAILED and "diagnosis" in before:
-        status["diagnosis"] = before["diagnosis"]
-    message = seen.message or (found.summary if found and phase is Phase.FAILED else "")
-    return status | ({"message": message} if message else {})
-
-
-def _attempt(pod: Object) -> dict[str, Any]:
-    ended, said = terminated(pod) or {}, termination_message(pod)
-    status = pod.get("status", {})
-    attempt = {
-        "pod": pod["metadata"]["name"],
-        "node": pod.get("spec", {}).get("nodeName", ""),
-        "phase": status.get("phase", ""),
-        "created": pod["metadata"]["creationTimestamp"],
-        "started": status.get("startTime"),
-        "finished": ended.get("finishedAt"),
-        "exit_code": ended.get("exitCode"),
-        "state": said.get("state"),
-        "message": said.get("message"),
-        "manifest_sha256": said.get("manifest_sha256"),
-        "log": said.get("log"),
-    }
-    return {key: value for key, value in attempt.items() if value not in (None, "")}
-
-
-def _annotation(job: Object | None, key: str) -> str:
-    return str(((job or {}).get("metadata", {}).get("annotations") or {}).get(key) or "")
-
-
-def needs_of(job: Object | None, steps: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the steps that a Job waits for, of those that are there."""
-    return tuple(name for name in _annotation(job, names.NEEDS).split(",") if name in steps)
+def _waiting_since(seen: Observed, known: Mapping[str, Any]) -> float | None:
+    """Return since when a step waits to start; None where it does not. Between two attempts nothing waits."""
+    if not _starting(seen):
+        return None
+    if seen.pods:
+        return seconds(seen.pods[-1]["metadata"]["creationTimestamp"])
+    status = (seen.job or {}).get("status", {})
+    first = not known.get("attempts") and not seen.gone and not status.get("failed")
+    return seconds(status.get("startTime")) if first else None
 
 
 def main(release: str) -> int:

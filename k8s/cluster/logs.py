@@ -60,6 +60,11 @@ def _attempts(picture: Picture, release: str, step: str) -> list[tuple[int, str,
     return [(n, name, pods.get(name), recorded.get(name, {})) for n, name in enumerate(order, start=1)]
 
 
+def gone(picture: Picture, release: str, steps: list[str]) -> list[str]:
+    """Return the steps of which a pod is gone, so that its log is no longer here but on the volume."""
+    return [step for step in steps if any(pod is None for _, _, pod, _ in _attempts(picture, release, step))]
+
+
 def _remembered(attempt: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a pod that is gone left in the status: its last lines, or its last word."""
     yield from str(attempt.get("log") or attempt.get("message") or "").splitlines()

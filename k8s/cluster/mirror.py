@@ -14,6 +14,8 @@ from k8s.cluster.client import TRANSPORT, Api, Expired, Object
 
 _LOG = logging.getLogger("aios")
 _REMEMBERED = 50
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
+"""Between attempts; doubled while nothing comes, from the start again as soon as something has."""
 
 
 class Mirror:
@@ -35,6 +37,7 @@ class Mirror:
         self.ready = threading.Event()
         self.error: Exception | None = None
         self._version = ""
+        self._pause_s = _PAUSE_S
         self._thread = threading.Thread(target=self._run, name=f"mirror {path}", daemon=True)
 
     def start(self) -> None:
@@ -42,26 +45,29 @@ class Mirror:
         self._thread.start()
 
     def _run(self) -> None:
-        pause = 0.1
         while True:
             try:
                 if not self._version:
                     self._list()
+                began = time.monotonic()
                 self._watch()
-                pause = 0.1
+                if time.monotonic() - began < 1:  # a server that ends watches at once is not asked without pause
+                    self._rest()
             except Expired:
                 self._version = ""
             except (*TRANSPORT, ValueError) as exc:
                 _LOG.debug("watch of %s broke (%s), looking again", self.path, exc)
-                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
-                pause = min(pause * 2, 30.0)
+                self._rest()
             except AiosError as exc:
                 # Not allowed, or the server is in trouble: the owner decides whether it can wait.
                 self.error = exc
                 self.changed.set()
                 self._version = ""
-                time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-                pause = min(pause * 2, 30.0)
+                self._rest()
+
+    def _rest(self) -> None:
+        time.sleep(self._pause_s * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
 
     def _list(self) -> None:
         answer = self.api.get(self.path, **self.selector)
@@ -70,6 +76,7 @@ class Mirror:
         self.objects = found
         self._version = answer["metadata"]["resourceVersion"]
         self.error = None
+        self._pause_s = _PAUSE_S
         self.ready.set()
         self.changed.set()
 
@@ -77,6 +84,7 @@ class Mirror:
         query: dict[str, Any] = self.selector | {"resourceVersion": self._version}
         for event in self.api.watch(self.path, **query):
             item = event["object"]
+            self._pause_s = _PAUSE_S
             self._version = item["metadata"]["resourceVersion"]
             if event["type"] == "BOOKMARK" or not self._wanted(item):
                 continue

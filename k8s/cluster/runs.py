@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.contract.errors import AiosError, BadConfig, NotAuthorised
-from k8s import helm
+from jobs.contract.errors import BadConfig, NotAuthorised
 from k8s.cluster import names
-from k8s.cluster.client import Api, ApiError, Object, find, namespace_exists, no_namespace
-from k8s.cluster.conduct import Observed, needs_of, observe
+from k8s.cluster.client import Api, Object, find, namespace_exists, no_namespace
 from k8s.cluster.mirror import Mirror
-from k8s.conductor import Phase, StepState, decide
-from k8s.objects import is_true, seconds
+from k8s.cluster.observe import Observed, Surroundings, needs_of, observe, running
+from k8s.cluster.surroundings import nodes_of
+from k8s.conductor import Phase, decide
+from k8s.diagnose import Diagnosis
+from k8s.objects import is_true, name_of, seconds
 from k8s.steps import STEPS
 from k8s.values import Values, read_yaml
 from k8s.view import RunView, StepView
@@ -62,8 +61,10 @@ class Picture:
         return sorted(mine, key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)
 
     def view(self, release: str) -> RunView:
-        """Return the picture of one release."""
-        return view(release, self.jobs.objects, self.pods.objects, self.statuses.objects)
+        """Return the picture of one release. Where no node takes a pod, those who may read nodes see what they lack."""
+        found = view(release, self.jobs.objects, self.pods.objects, self.statuses.objects)
+        nodes = nodes_of(self.api) if any(step.message.startswith("UNSCHEDULABLE") for step in found.steps) else ()
+        return view(release, self.jobs.objects, self.pods.objects, self.statuses.objects, nodes) if nodes else found
 
     def written(self, release: str) -> dict[str, Any]:
         """Return what the conductor has written about a release."""
@@ -71,20 +72,28 @@ class Picture:
 
 
 def view(
-    release: str, jobs: Mapping[str, Object], pods: Mapping[str, Object], statuses: Mapping[str, Object]
+    release: str,
+    jobs: Mapping[str, Object],
+    pods: Mapping[str, Object],
+    statuses: Mapping[str, Object],
+    nodes: Sequence[Object] = (),
 ) -> RunView:
     """Return what a release looks like, from its objects alone."""
     status = statuses.get(names.status(release)) or {}
     written = _written(status)
     expected = [name for name in STEPS if f"{release}-{name}" in jobs or name in written.get("steps", {})]
     observed: dict[str, Observed] = {}
+    needed = {need for name in expected for need in needs_of(jobs.get(f"{release}-{name}"), STEPS)}
     for name in expected:
         job = f"{release}-{name}"
         mine = [pod for pod in pods.values() if (pod["metadata"].get("labels") or {}).get("job-name") == job]
-        observed[name] = observe(jobs.get(job), mine, written.get("steps", {}).get(name, {}).get("phase", ""))
-    stopped = any(_stopped(seen.job) for seen in observed.values())
-    states = {n: StepState(phase=seen.phase, needs=needs_of(seen.job, observed)) for n, seen in observed.items()}
-    plan = decide(states, stopped=stopped)
+        known = written.get("steps", {}).get(name, {})
+        observed[name] = observe(
+            jobs.get(job), mine, known.get("phase", ""), known.get("attempts", ()), Surroundings(nodes=nodes),
+            checked_later=name in needed,
+        )  # fmt: skip
+    stopped = any(is_stopped(seen.job) for seen in observed.values())
+    plan = decide({n: seen.state(needs_of(seen.job, observed)) for n, seen in observed.items()}, stopped=stopped)
     steps = tuple(
         _step_view(name, seen, written.get("steps", {}).get(name, {}), cut_off=name in plan.skip, stopped=stopped)
         for name, seen in observed.items()
@@ -115,18 +124,15 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
     phase = Phase.SKIPPED if cut_off else seen.phase
     attempts = written.get("attempts", [])
     last = attempts[-1] if attempts else {}
-    found = seen.diagnosis
     status = (seen.job or {}).get("status", {})
-    message = seen.message or (found.summary if found else "") or written.get("message", "")
-    if found and phase is not Phase.FAILED and found.resolution:
-        message = f"{found.code}: {found.summary}; {found.resolution}"
+    message = _message(seen, phase, written)
     pod = seen.pods[-1] if seen.pods else {}
     return StepView(
         name=name,
         phase=phase,
         state=_word(phase, seen, last, stopped=stopped),
         needs=needs_of(seen.job, STEPS),
-        attempt=max(len(attempts), len(seen.pods)),
+        attempt=-(-max(len(attempts), len(seen.pods)) // _pods_at_once(seen.job)),
         exit_code=last.get("exit_code"),
         message="" if phase is Phase.SUCCEEDED else message,
         started_at=seconds(status.get("startTime")),
@@ -135,6 +141,27 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
         pod=pod.get("metadata", {}).get("name", "") or last.get("pod", ""),
         manifest_sha256=last.get("manifest_sha256"),
     )
+
+
+def _pods_at_once(job: Object | None) -> int:
+    """Return how many pods of a gang, or shards, make one attempt."""
+    return int(((job or {}).get("spec") or {}).get("completions") or 1)
+
+
+def _message(seen: Observed, phase: Phase, written: Mapping[str, Any]) -> str:
+    """Return what is wrong and what to do. The conductor knows more than we: it reads events, and remembers."""
+    found, recorded = seen.diagnosis, written.get("diagnosis")
+    newest = name_of(seen.pods[-1]) if seen.pods else ""
+    if recorded and phase in (Phase.RUNNING, Phase.FAILED):
+        same = found is not None and found.code == recorded.get("code")
+        unseen = found is None and recorded.get("pod", "") in ("", newest) and not any(map(running, seen.pods))
+        placed = found is not None and found.code == "UNSCHEDULABLE"  # we may know nodes, which the conductor does not
+        found = Diagnosis.from_json(recorded) if (same or unseen or not seen.pods) and not placed else found
+    if found is None:
+        return seen.message or str(written.get("message", ""))
+    if found.code.startswith("APP_") and phase is Phase.FAILED:
+        return seen.message or found.summary  # the step's own sentence, which ends in what to do
+    return f"{found.code}: {found.summary}" + (f"; {found.resolution}" if found.resolution else "")
 
 
 def _over(phase: Phase) -> bool:
@@ -162,24 +189,9 @@ def _written(status: Object) -> dict[str, Any]:
     return document
 
 
-def _stopped(job: Object | None) -> bool:
+def is_stopped(job: Object | None) -> bool:
+    """Tell whether a Job carries the mark of `stop`."""
     return bool(((job or {}).get("metadata", {}).get("annotations") or {}).get(names.STOPPED))
-
-
-# What people ask for
-def submit(api: Api, values: Values) -> str:
-    """Install a run; nothing of it depends on this process afterwards."""
-    release = values["run"]["name"]
-    refuse_shared_folders(api, values)
-    try:
-        return helm.install(release, values, context=api.connection.context, namespace=api.namespace)
-    except BadConfig as exc:
-        if exc.next_step.startswith("`aios jobs resume") and not releases(api, release):
-            raise BadConfig(
-                f"the installation of {release} was cut short before",
-                next_step=f"helm -n {api.namespace} uninstall {release}, then submit it again",
-            ) from exc
-        raise
 
 
 def releases(api: Api, run: str | None = None) -> list[Object]:
@@ -217,88 +229,3 @@ def stored_values(api: Api, release: str) -> Values:
     """Return the values that a release was installed with."""
     status = find(api, "configmaps", names.status(release)) or {}
     return dict(read_yaml((status.get("data") or {}).get("values.yaml", ""), names.status(release)) or {})
-
-
-def stop(api: Api, release: str) -> None:
-    """Mark the run stopped on each of its Jobs and suspend them: their pods get SIGTERM and save."""
-    for job in _step_jobs(api, release):
-        body: dict[str, Any] = {"metadata": {"annotations": {names.STOPPED: "true"}}}
-        if not (is_true(job, "Complete") or is_true(job, "Failed")):
-            body["spec"] = {"suspend": True}
-        api.patch(api.path("jobs", job["metadata"]["name"]), body)
-    _suspend_conductor(api, release, suspend=True)
-
-
-def resume(api: Api, release: str) -> str:
-    """Go on from what is complete; returns the release that now runs.
-
-    A stopped run is let go again. Where a Job has failed for good, or the conductor has ended, a new release on the
-    same folders takes over: its finished steps find their results and are skipped.
-    """
-    jobs = _step_jobs(api, release)
-    conductor = find(api, "jobs", names.conductor(release))
-    dead = conductor is None or is_true(conductor, "Failed") or is_true(conductor, "Complete")
-    if dead or any(is_true(job, "Failed") for job in jobs):
-        return _succeed(api, release)
-    for job in jobs:
-        if _stopped(job):
-            api.patch(api.path("jobs", job["metadata"]["name"]), {"metadata": {"annotations": {names.STOPPED: None}}})
-    _suspend_conductor(api, release, suspend=False)
-    return release
-
-
-def _succeed(api: Api, release: str) -> str:
-    values = stored_values(api, release)
-    if not values:
-        raise AiosError(
-            f"the values of {release} are gone", next_step="submit it again with the same --name and values"
-        )
-    base, number = values["run"]["name"], 2
-    match = re.fullmatch(re.escape(base) + r"-r(\d+)", release)
-    if match:
-        number = int(match[1]) + 1
-    stop(api, release)
-    _await_quiet(api, release, max(step.get("gracePeriodSeconds", 30) for step in values["steps"].values()))
-    successor = f"{base}-r{number}"
-    helm.install(successor, values, context=api.connection.context, namespace=api.namespace)
-    return successor
-
-
-def _await_quiet(api: Api, release: str, grace_s: float) -> None:
-    """Wait until no pod of a release writes any more: its successor works on the same folders."""
-    selector, deadline = f"{names.INSTANCE}={release},{names.STEP}", time.monotonic() + grace_s + 60
-    while any(
-        pod["status"].get("phase") == "Running" for pod in api.get(api.path("pods"), labelSelector=selector)["items"]
-    ):
-        if time.monotonic() > deadline:
-            raise AiosError(
-                f"a pod of {release} has not ended within its grace period",
-                next_step=f"kubectl -n {api.namespace} get pods -l {names.INSTANCE}={release}, then resume again",
-            )
-        time.sleep(1)
-
-
-def _step_jobs(api: Api, release: str) -> list[Object]:
-    selector = f"{names.INSTANCE}={release},{names.STEP}"
-    return list(api.get(api.path("jobs"), labelSelector=selector)["items"])
-
-
-def _suspend_conductor(api: Api, release: str, *, suspend: bool) -> None:
-    try:
-        api.patch(api.path("jobs", names.conductor(release)), {"spec": {"suspend": suspend}})
-    except ApiError as exc:
-        if exc.status not in (404, 422):  # gone, or ended: then there is nothing to hold or to let go
-            raise
-
-
-def refuse_shared_folders(api: Api, values: Values) -> None:
-    """A folder that a live run reads or writes is not written by another one."""
-    from k8s.sharing import conflict
-
-    picture = Picture(api).start()
-    for status in picture.releases():
-        release = status["metadata"]["name"].removesuffix("-status")
-        if not picture.view(release).ended:
-            theirs = read_yaml((status.get("data") or {}).get("values.yaml", ""), release) or {}
-            if theirs.get("run", {}).get("name") != values["run"]["name"]:
-                conflict(values, theirs)

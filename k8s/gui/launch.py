@@ -29,7 +29,11 @@ from k8s.machine.store import RUNS
 KINDS = {"rm": ("rm",), "dpo": ("dpo",), "pipeline": ("rm", "dpo", "evaluation"), "ingest": ("ingest",)}
 """What the quick actions start."""
 _MODELS = {"rm": "base_model", "dpo": "policy_model"}
-_MODEL_SETTINGS = ("base_model", "policy_model", "ref_model", "reward_model")
+_OURS = ("artifacts/", "training_data/")
+_NEEDED = {"dataset_dir": "ingest an export first"} | dict.fromkeys(
+    ("base_model", "policy_model", "ref_model", "reward_model"), "`aios hrm-hf fetch-model` brings the demo model"
+)
+"""Setting -> what to do where the folder it names is not there."""
 _WIDTH = 60
 COMPUTED = ("dataset_dir", "output_dir", "output", "json")
 """Follow from the run's name and data set, or make no sense here."""
@@ -132,20 +136,19 @@ def defaults(form: Form) -> dict[str, dict[str, Any]]:
     }
 
 
-def absent_models(values: Mapping[str, Any]) -> list[str]:
-    """Return the models that a run on this machine would look for in vain; a hub id is nobody's folder."""
+def absent(values: Mapping[str, Any]) -> list[str]:
+    """Return in words what a run on this machine would look for in vain; a hub id is nobody's folder."""
     if values["backend"] != "local":
         return []
     steps = run_values.enabled_steps(values)
     made = {run_values.output_folder(name, step) for name, step in steps.items()}
-    asked = [step["args"].get(key) for step in steps.values() for key in _MODEL_SETTINGS]
-    return [
-        path for path in dict.fromkeys(asked) if _is_artifact(path) and path not in made and not Path(path).is_dir()
-    ]
-
-
-def _is_artifact(path: Any) -> bool:
-    return isinstance(path, str) and path.startswith("artifacts/")
+    found = []
+    for step in steps.values():
+        for key, advice in _NEEDED.items():
+            path = step["args"].get(key)
+            if isinstance(path, str) and path.startswith(_OURS) and path not in made and not Path(path).is_dir():
+                found.append(f"{path} is not on this volume: {advice}")
+    return list(dict.fromkeys(found))
 
 
 def suggest_name(form: Form) -> str:

@@ -178,10 +178,21 @@ down() {  # ends what `up` started, pods included; the state stays
   awk -v folder="$STATE/" 'index($2, folder) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount -l
 }
 
+clean() {  # nothing of it stays: pods by the kubelet, which also takes their network down, then the rest
+  kubectl delete pods --all -A --grace-period=1 --timeout=60s >/dev/null 2>&1 || true
+  down
+  for chain in OUTPUT PREROUTING; do
+    iptables -t nat -D $chain -d 10.96.0.1 -p tcp --dport 443 -j DNAT --to-destination $ADDRESS:6443 2>/dev/null || true
+  done
+  for bridge in kube0 cni0; do ip link delete "$bridge" 2>/dev/null || true; done
+  rm -rf /var/lib/cni/networks/pods
+  rm -rf --one-file-system "$STATE"
+}
+
 case ${1:-} in
   up) up ;;
   down) down ;;
-  clean) down; rm -rf "$STATE" ;;
+  clean) clean ;;
   env) echo "export KUBECONFIG=$KUBECONFIG CONTAINERD=$SOCKET" ;;
   *) echo "Usage: $0 up|down|clean|env" >&2; exit 2 ;;
 esac

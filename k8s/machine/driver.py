@@ -28,6 +28,7 @@ from k8s.conductor import Outcome, Phase, decide
 from k8s.machine.observe import Observed, observe, step_states
 from k8s.machine.spawn import detached
 from k8s.machine.store import Run
+from k8s.steps import STEPS
 from k8s.values import command, enabled_steps, output_folder
 
 _TICK_S = 0.2
@@ -119,7 +120,7 @@ class Driver:
         environment = {key: str(value) for key, value in step.get("env", {}).items()} | {
             "AIOS_RUN": self.run.name,
             "AIOS_STEP": name,
-            "AIOS_OUTPUT": output_folder(name, step),
+            "AIOS_OUTPUT": output_folder(name, step) if STEPS[name].manifest else "",
             "AIOS_RUNS_DIR": str(self.run.folder.parent),
             "AIOS_ATTEMPT": str(number),
             "AIOS_NPROC": str(step.get("processes", 1)),

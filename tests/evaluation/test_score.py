@@ -137,12 +137,29 @@ def test_shards_and_files_give_the_same_scores(aios: Aios, trained: Trained, wor
     assert aios(*command, "--input", parquet, "--output", "whole.parquet") == 0
     for index in range(3):
         assert aios(*command, "--input", source, "--output", "part.jsonl", "--shard", f"{index}/3") == 0
+        assert (workspace / "part.jsonl").exists() == (index == 2)  # the last one joins them
     whole = read(workspace / "whole.jsonl")
+    together = read(workspace / "part.jsonl")
+    assert [row | {"reward": 0} for row in together] == [row | {"reward": 0} for row in whole]
+    assert [row["reward"] for row in together] == pytest.approx([row["reward"] for row in whole], abs=1e-5)
+    assert aios(*command, "--input", parquet, "--output", "part.parquet", "--shard", "1/2") == 0
+    assert aios(*command, "--input", parquet, "--output", "part.parquet", "--shard", "0/2") == 0
+    joined_table = pq.read_table(workspace / "part.parquet").to_pylist()
     parts = [row for index in range(3) for row in read(workspace / f"part.{index}-of-3.jsonl")]
     joined = sorted(parts, key=lambda row: int(row["row"]))
     assert [row["row"] for row in joined] == [row["n"] for row in whole] == list(range(30))
     assert [row["reward"] for row in joined] == pytest.approx([row["reward"] for row in whole], abs=1e-5)
     table = pq.read_table(workspace / "whole.parquet").to_pylist()
+    assert [row["reward"] for row in joined_table] == pytest.approx([row["reward"] for row in table], abs=1e-5)
+    assert [row["row"] for row in joined_table] == list(range(30))
+    mended = (workspace / "part.2-of-3.jsonl").read_bytes()
+    (workspace / "part.2-of-3.jsonl").unlink()
+    (workspace / "part.jsonl").unlink()
+    assert aios(*command, "--input", source, "--output", "part.jsonl", "--shard", "0/3") == 0
+    assert not (workspace / "part.jsonl").exists()  # a shard is missing
+    (workspace / "part.2-of-3.jsonl").write_bytes(mended)
+    assert aios(*command, "--input", source, "--output", "part.jsonl", "--shard", "0/3") == 0
+    assert (workspace / "part.jsonl").exists()
     assert [row["reward"] for row in table] == pytest.approx([row["reward"] for row in whole], abs=1e-6)
     assert [row["response"] for row in table] == [row["response"] for row in rows]
 

@@ -177,12 +177,14 @@ def test_a_clone_keeps_what_the_page_has_no_field_for(workspace: Path, profile: 
 
 
 def test_a_field_left_empty_shows_what_will_be_used(workspace: Path) -> None:
-    """The panel knows each setting's default with its profile, and which models a run would look for in vain."""
+    """The panel knows each setting's default with its profile, and what a run would look for in vain."""
     form = Form(kind="pipeline", dataset="preferences")
     base = launch.defaults(form)["rm"]["base_model"]
-    assert launch.absent_models(launch.compose(form, "a")) == [base]
+    said = launch.absent(launch.compose(form, "a"))
+    assert [words.split(" is not")[0] for words in said] == ["training_data/curated_datasets/preferences", base]
     Path(base).mkdir(parents=True)
-    assert launch.absent_models(launch.compose(form, "a")) == []
+    Path("training_data/curated_datasets/preferences").mkdir(parents=True)
+    assert launch.absent(launch.compose(form, "a")) == []
 
 
 def test_fields_say_what_they_need() -> None:

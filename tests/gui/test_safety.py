@@ -23,10 +23,12 @@ from k8s.gui.guard import Guard
 from k8s.gui.login import Login
 from tests import tiny
 from tests.gui.panel import Browser, Panel, running
+from tests.gui.workspace import publish_verdict
 
 SECRET = "the content of a file outside"
 TOKEN = "correct horse battery staple"
 SCRIPT = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
+PICTURE = f"<svg xmlns='http://www.w3.org/2000/svg' onload='top.hit=1'><script>top.hit=1</script>{SCRIPT}</svg>"
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,14 @@ def lair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "secret.txt").write_text(SECRET)
     workspace = root / "workspace"
     tiny.make_splits(workspace / "training_data/curated_datasets/preferences")
-    rows = workspace / "training_data/curated_datasets/preferences/train.jsonl"
-    rows.write_bytes(orjson.dumps({"prompt": SCRIPT, "chosen": SCRIPT, "rejected": "{{7*7}}"}) + b"\n")
+    train = workspace / "training_data/curated_datasets/preferences/train.jsonl"
+    train.write_bytes(orjson.dumps({"prompt": SCRIPT, "chosen": SCRIPT, "rejected": "{{7*7}}"}) + b"\n")
     run = workspace / "artifacts/runs" / SCRIPT.replace("/", "")
     run.mkdir(parents=True)
     (run / "run.json").write_text("{}")
+    rows = [{"prompt": SCRIPT, "policy": SCRIPT, "reference": SCRIPT, "outcome": 1.0}]
+    report = orjson.dumps({"verdict": {"sentence": SCRIPT}, "findings": [{"text": SCRIPT}], "device": SCRIPT})
+    publish_verdict(workspace / "artifacts/evaluation/evil", report, rows, estimates=PICTURE, margins=SCRIPT)
     (workspace / "artifacts/rm").symlink_to(root)
     (workspace / "artifacts/metrics.jsonl").symlink_to(root / "secret.txt")
     (workspace / "artifacts/plain.txt").write_text("<script>alert(1)</script>")
@@ -216,8 +221,9 @@ def test_ten_thousand_bad_tokens_get_nothing() -> None:
 
 
 def test_text_is_never_markup(panel: Panel, browser: Browser) -> None:
-    """Scripts in prompts, answers and a run's name are shown as the characters they are."""
-    for path, seen in (("/runs", "unreadable"), ("/data", "onerror"), ("/", "Overview")):
+    """Scripts in prompts, answers, reports, pictures and a run's name are shown as the characters they are, or not."""
+    pages = (("/runs", "unreadable"), ("/data", "onerror"), ("/verdicts/evil", "Answers"), ("/", "Overview"))
+    for path, seen in pages:
         browser.open(panel.url + path, seen)
         assert browser.driver.execute_script("return window.hit") is None
     browser.open(f"{panel.url}/data", SCRIPT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -93,14 +92,22 @@ def numbers(step: int, steps: int, beta: float) -> dict[str, Any]:
 
 
 def _verdict(folder: Path) -> None:
+    rows = [
+        {"row": i, "prompt": f"how do I make tea number {i}?", "policy": "take these steps", "reference": "no idea",
+         "outcome": (1.0, 0.5, 0.0)[i % 3]}
+        for i in range(20)
+    ]  # fmt: skip
+    publish_verdict(folder, (DATA / "report.json").read_bytes(), rows)
+
+
+def publish_verdict(folder: Path, report: bytes, rows: list[dict[str, Any]], **pictures: str) -> None:
+    """Publish an evaluation's folder; pictures by their name without the ending."""
     with FolderLock(folder, attempt="test") as lock, staging(folder, lock) as staged:
-        shutil.copy(DATA / "report.json", staged / "report.json")
+        (staged / "report.json").write_bytes(report)
         (staged / "report.md").write_text("# Verdict")
-        rows = [
-            {"row": i, "prompt": f"how do I make tea number {i}?", "policy": "take these steps", "reference": "no idea",
-             "outcome": (1.0, 0.5, 0.0)[i % 3]}
-            for i in range(20)
-        ]  # fmt: skip
         (staged / "generations.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+        (staged / "plots").mkdir()
+        for name, text in pictures.items():
+            (staged / "plots" / f"{name}.svg").write_text(text)
         manifest = Manifest(step="evaluation", attempt="test", inputs={}, config={}, files=[])
         publish_whole(folder, staged, manifest, lock)

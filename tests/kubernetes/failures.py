@@ -104,7 +104,7 @@ def _volume(space: str, **spec: Any) -> list[Object]:
 
 
 _MOUNTED = {"volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}]}
-_ON_LONE = {"nodeSelector": {"corpus": "lone"}, "tolerations": [
+ON_LONE = {"nodeSelector": {"corpus": "lone"}, "tolerations": [
     {"key": "corpus", "operator": "Exists"},
     {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5},
     {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5},
@@ -140,7 +140,7 @@ def _delete_node(recorder: Any) -> None:
 def _important(space: str) -> list[Object]:
     """Return a pod of high priority that wants the whole lone node."""
     spec = {"priorityClassName": "corpus-high", "containers": [
-        {"name": "x", "image": IMAGE, "resources": {"requests": {"cpu": "1500m"}}}]} | _ON_LONE  # fmt: skip
+        {"name": "x", "image": IMAGE, "resources": {"requests": {"cpu": "1500m"}}}]} | ON_LONE  # fmt: skip
     return [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "important"}, "spec": spec}]
 
 
@@ -365,14 +365,14 @@ CASES: list[Case] = [
                  initContainers=[_beside("proxy", "exec sleep 600", restartPolicy="Always")])),
     Case(name="container-beside-lasts", code="CONFIG", shows='"terminated"', says=["proxy"], later=120,
          job=job("sleep 1; " + said(0, state="succeeded", manifest_sha256="a" * 64), beside=[_beside("proxy", "sleep 600")])),
-    Case(name="deadline-of-pod", code="DEADLINE", shows="DeadlineExceeded", job=job(TRAP, activeDeadlineSeconds=3), says=["3 s"]),
+    Case(name="deadline-of-pod", code="DEADLINE", shows='"phase": "Failed"', job=job(TRAP, activeDeadlineSeconds=3), says=["3 s"]),
     Case(name="deadline-of-job", code="DEADLINE", shows='"DeadlineExceeded"', settle=12,
          job=job(TRAP, spec={"activeDeadlineSeconds": 3})),
-    Case(name="emptydir-full", code="EVICTED_DISK", shows="TerminationByKubelet", patience=180, says=["tmpSize", "10Mi"],
+    Case(name="emptydir-full", code="EVICTED_DISK", shows='"phase": "Failed"', patience=180, says=["tmpSize", "10Mi"],
          job=job("dd if=/dev/zero of=/v/x bs=1M count=40 2>/dev/null; sleep 300",
                  container={"volumeMounts": [{"name": "tmp", "mountPath": "/v"}]},
                  volumes=[{"name": "tmp", "emptyDir": {"sizeLimit": "10Mi"}}])),
-    Case(name="own-disk-full", code="EVICTED_DISK", shows="TerminationByKubelet", patience=180, says=["10Mi"],
+    Case(name="own-disk-full", code="EVICTED_DISK", shows='"phase": "Failed"', patience=180, says=["10Mi"],
          job=job("dd if=/dev/zero of=/tmp/x bs=1M count=40 2>/dev/null; sleep 300",
                  container={"resources": {"limits": {"memory": "64Mi", "ephemeral-storage": "10Mi"}}})),
     # What befalls pods
@@ -385,14 +385,14 @@ CASES: list[Case] = [
     Case(name="deleted", code="USER_DELETED", act_when='"running"', act=_delete, shows='"deletionTimestamp"', settle=0,
          job=job("trap '' TERM; while :; do sleep 0.2; done", terminationGracePeriodSeconds=20)),
     Case(name="deleted-while-pending", code="USER_DELETED", act_when="ContainerCreating|Unschedulable", act=_delete,
-         shows='"deletionTimestamp"', settle=0, job=job(**_ON_LONE)),
+         shows='"deletionTimestamp"', settle=0, job=job(**ON_LONE)),
     Case(name="preempted", code="PREEMPTED", act_when='"PodScheduled", .{0,200}"True"|"status": "True", "type": "PodScheduled"', act=_preempt,
-         shows="PreemptionBy", job=job(priorityClassName="corpus-low", **_ON_LONE, container={"resources": {"requests": {"cpu": "1500m"}}})),
+         shows="PreemptionBy", job=job(priorityClassName="corpus-low", **ON_LONE, container={"resources": {"requests": {"cpu": "1500m"}}})),
     Case(name="zombie", code="ZOMBIE_TERMINATING", act_when='"type": "PodScheduled"', act=_delete, shows='"deletionTimestamp"',
-         later=300, says=["--grace-period=0 --force", "out-of-service"], nodes=True, job=job(**_ON_LONE)),
-    Case(name="node-silent", code="NODE_LOST", shows="DeletionByTaintManager", patience=240, kills_node=1, job=job(**_ON_LONE)),
+         later=300, says=["--grace-period=0 --force", "out-of-service"], nodes=True, job=job(**ON_LONE)),
+    Case(name="node-silent", code="NODE_LOST", shows="DeletionByTaintManager", patience=240, kills_node=2, job=job(**ON_LONE)),
     Case(name="node-removed", code="NODE_LOST", act_when='"nodeName"', act=_delete_node, shows="DeletionByPodGC", patience=180,
-         kills_node=2, job=job(**_ON_LONE)),
+         kills_node=1, job=job(**ON_LONE)),
     Case(name="gang-one-rank-fails", code="APP_DIVERGED", shows=FAILED, says=["loss"], settle=3,
          job=job('test "$JOB_COMPLETION_INDEX" = 1 && { sleep 2; ' + said(71, message="the train loss is nan") + "; }; " + TRAP, spec=_GANG)),
 ]  # fmt: skip

@@ -38,11 +38,10 @@ def stamp() -> str:
 
 
 def make_runs(api: Api, names: Iterable[str]) -> None:
-    """Make the five Jobs and the status of each run, as the chart renders them."""
+    """Make the Jobs and the status of each run, as the chart renders them; that of the conductor is idle."""
     values = run_values.compose("kind-cpu", name=_NAME, inputs=["training_data/export.jsonl"])
     text = helm.template(_NAME, values, namespace=api.namespace)
-    documents = [d for d in yaml.safe_load_all(text) if d and d["kind"] in ("Job", "ConfigMap")]
-    template = json.dumps([d for d in documents if not d["metadata"]["name"].endswith("-conductor")])
+    template = json.dumps([d for d in yaml.safe_load_all(text) if d and d["kind"] in ("Job", "ConfigMap")])
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: _make(api, json.loads(template.replace(_NAME, name))), names))
 
@@ -83,7 +82,7 @@ class Player(threading.Thread):
 
     def _see(self, job: Object) -> None:
         name, suspended = job["metadata"]["name"], bool(job["spec"].get("suspend"))
-        if self._suspended.get(name, True) and not suspended:
+        if self._suspended.get(name, True) and not suspended and not name.endswith("-conductor"):
             self.released.setdefault(name, []).append(time.monotonic())
             self._pool.submit(self._play, copy.deepcopy(job))
         self._suspended[name] = suspended

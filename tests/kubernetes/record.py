@@ -145,7 +145,7 @@ class Recorder:
             self.pods.start()
             self.pods.ready.wait(30)
             kubectl("-n", self.space, "create", "-f", "-", given=[case.job])
-            if case.kills_node == 1:
+            if case.kills_node == 2:
                 until(lambda: "nodeName" in json.dumps(self.look()), case.patience)
                 self.lone.alive = False
             if case.act:
@@ -243,8 +243,10 @@ def main(wanted: list[str]) -> None:
         # Those that let the node die come last, one after the other.
         for number in sorted({case.kills_node for case in cases}):
             group = [case for case in cases if case.kills_node == number]
+            lone = lone if lone.alive else LoneNode()
             with ThreadPoolExecutor(int(os.environ.get("AIOS_RECORD_THREADS", "6"))) as pool:
-                for line in pool.map(lambda case: Recorder(case, version, lone).record(), group):
+                recorders = [Recorder(case, version, lone) for case in group]
+                for line in pool.map(Recorder.record, recorders):
                     print(line, flush=True)
     finally:
         lone.alive = False

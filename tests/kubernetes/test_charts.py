@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from jobs.contract.errors import BadConfig
 from k8s import values as run_values
 from k8s.chart import chart_folder, generated_files
 from k8s.schema import NAME_PATTERN
@@ -85,11 +85,29 @@ def test_commands_are_those_of_the_local_profile(tmp_path: Path) -> None:
     """The chart turns settings into the same arguments as the launcher: one rule, two implementations."""
     path = write_values("kind-cpu", tmp_path, "steps.rm.args.gradient_checkpointing=true", "steps.dpo.args.beta=0.2",
                         "steps.ingest.args.shuffle_seed=2000000", "steps.rm.args.overwrite=false")  # fmt: skip
-    values = yaml.safe_load(path.read_text())
     rendered = dict(pods(objects(render("run", path))))
-    for name, step in run_values.enabled_steps(run_values.read_values(path)).items():
+    enabled = run_values.enabled_steps(run_values.read_values(path))
+    for name, step in enabled.items():
         assert rendered[f"demo-{name}"]["containers"][0]["args"] == run_values.command(name, step)
-    assert set(rendered) == {f"demo-{name}" for name in values["steps"]} | {"demo-conductor"}
+    assert set(rendered) == {f"demo-{name}" for name in enabled} | {"demo-conductor"}
+
+
+def test_shards_are_the_pods_of_an_indexed_job(tmp_path: Path) -> None:
+    """`shards: 3` makes three pods that take a third of the rows each, and all of them must succeed."""
+    path = write_values("gpu", tmp_path, "steps.rm-score.enabled=true", "steps.rm-score.shards=3",
+                        "steps.rm-score.args.input=answers.jsonl")  # fmt: skip
+    job = next(o for o in objects(render("run", path)) if o["metadata"]["name"] == "demo-rm-score")
+    spec, container = job["spec"], job["spec"]["template"]["spec"]["containers"][0]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (2, 0)
+    assert "successPolicy" not in spec
+    assert "backoffLimit" not in spec
+    assert container["args"][-2:] == ["--shard", "$(AIOS_SHARD)/3"]
+    env = {item["name"]: item for item in container["env"]}
+    assert env["AIOS_OUTPUT"]["value"] == ""
+    assert "job-completion-index" in env["AIOS_SHARD"]["valueFrom"]["fieldRef"]["fieldPath"]
+    with pytest.raises(BadConfig, match="shards"):
+        write_values("gpu", tmp_path, "steps.rm.shards=3")
 
 
 def test_every_step_is_suspended_and_knows_what_it_needs(tmp_path: Path) -> None:
@@ -111,7 +129,12 @@ def test_the_conductor_may_change_the_jobs_of_its_run_and_nothing_else(tmp_path:
         ["demo-dpo", "demo-evaluation", "demo-ingest", "demo-rm"],
         ["demo-status"],
     ]
-    assert {kind for rule in rules for kind in rule["resources"]} == {"jobs", "pods", "configmaps"}
+    assert {kind for rule in rules for kind in rule["resources"]} == {
+        "jobs", "pods", "events", "configmaps", "persistentvolumeclaims",
+    }  # fmt: skip
+    assert [rule["resourceNames"] for rule in rules if rule["resources"] == ["persistentvolumeclaims"]] == [
+        ["aios-workspace"]
+    ]
 
 
 def _panel(*settings: str) -> dict[str, Any]:

@@ -110,5 +110,5 @@ def test_a_claim_of_one_node_and_steps_on_two_is_refused(space: Space, tmp_path:
         assert (
             "warning  the claim aios-workspace is ReadWriteOnce and there are 2 nodes: it follows the steps" in moving
         )
-        wrong = cli("jobs", "doctor", *values, "--set=steps.ingest.nodeSelector.disk=fats", code=78)
+        wrong = cli("jobs", "doctor", *values, away[1], "--set=steps.ingest.nodeSelector.disk=fats", code=78)
         assert f"the nearest, {name}, lacks the label disk=fats (it has disk=fast)" in wrong

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k8s.cluster.conduct import observe
+from k8s.cluster.observe import Surroundings, observe
 from k8s.conductor import Phase
 from k8s.diagnose import diagnose
 
@@ -117,7 +117,8 @@ PROOF = ended(0, "Completed", state="succeeded", manifest_sha256="a" * 64)
         (job(suspend=True), [], Phase.WAITING),
         (job(), [pod()], Phase.RUNNING),
         (job(("Complete", "", "")), [pod("Succeeded", state=PROOF)], Phase.SUCCEEDED),
-        (job(("Complete", "", "")), [], Phase.SUCCEEDED),
+        # Its pods are gone and nobody saw their last words: an evicted pod that trapped SIGTERM leaves just this.
+        (job(("Complete", "", "")), [], Phase.FAILED),
         # An evicted pod that traps SIGTERM and exits with 0 is reported as complete.
         (job(("Complete", "", "")), [pod("Succeeded", state=ended(0, "Completed"))], Phase.FAILED),
         # The Job's end arrived before the pod's: wait for the proof.
@@ -129,6 +130,48 @@ PROOF = ended(0, "Completed", state="succeeded", manifest_sha256="a" * 64)
 def test_success_needs_proof(given: Object, pods: list[Object], phase: Phase) -> None:
     """Complete is not enough: the pod says what it published, or is gone."""
     assert observe(given, pods).phase is phase
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"state": "failed", "manifest_sha256": "a" * 64},
+        {"state": "interrupted", "manifest_sha256": "a" * 64},
+        {"state": "succeeded", "manifest_sha256": None},
+        {"state": "succeeded", "exit_code": 70, "manifest_sha256": "a" * 64},
+        {},
+    ],
+)
+def test_a_message_that_is_no_proof(said: dict[str, Any]) -> None:
+    """Success is said by a supervisor that saw this attempt's manifest; anything else beside exit 0 is none."""
+    seen = observe(job(("Complete", "", "")), [pod("Succeeded", state=ended(0, "Completed", **said))])
+    assert seen.phase is Phase.FAILED
+    assert seen.diagnosis
+    assert seen.diagnosis.code == "APP_UNPROVEN"
+
+
+def test_proof_is_remembered_after_the_pods_are_gone() -> None:
+    """What the conductor recorded of a pod counts; a pod that was seen deleted counts by its last words."""
+    complete, proof = job(("Complete", "", "")), pod("Succeeded", state=PROOF)
+    attempt = {"pod": "demo-rm-abcde", "exit_code": 0, "manifest_sha256": "a" * 64}
+    assert observe(complete, [], "running", [attempt]).phase is Phase.SUCCEEDED
+    assert observe(complete, [], "succeeded").phase is Phase.SUCCEEDED
+    assert observe(complete, [], "running", [], Surroundings(gone=[proof])).phase is Phase.SUCCEEDED
+    evicted = pod("Succeeded", state=ended(0, "Completed"), conditions=disrupted("EvictionByEvictionAPI"))
+    seen = observe(complete, [], "running", [], Surroundings(gone=[evicted]))
+    assert seen.phase is Phase.FAILED
+    assert seen.diagnosis
+    assert seen.diagnosis.code == "DRAINED"
+    assert "no success" in seen.diagnosis.summary
+
+
+def test_a_step_that_others_read_is_judged_by_them() -> None:
+    """Pods gone and nobody saw them end: the next step verifies what it reads; after the last one nobody does."""
+    complete = job(("Complete", "", ""))
+    assert observe(complete, [], checked_later=True).phase is Phase.SUCCEEDED
+    assert observe(complete, [], checked_later=False).phase is Phase.FAILED
+    lying = pod("Succeeded", state=ended(0, "Completed"))
+    assert observe(complete, [lying], checked_later=True).phase is Phase.FAILED
 
 
 def test_a_job_that_was_cleaned_up_after_success_stays_succeeded() -> None:

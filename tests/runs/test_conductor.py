@@ -59,6 +59,17 @@ def test_order_puts_each_step_after_those_it_needs() -> None:
     assert order({name: LINE[name] for name in reversed(LINE)}) == list(LINE)
 
 
+def test_a_step_that_can_be_helped_is_held_changed_and_let_go() -> None:
+    """Held while it writes no more, changed once it is quiet; it counts as running all the while."""
+    ailing = states(S, R, W, W) | {"rm": StepState(phase=R, needs=("ingest",), ailing=True)}
+    assert decide(ailing) == Plan(hold=("rm",))
+    held = StepState(phase=R, needs=("ingest",), held=True, quiet=False)
+    assert decide(ailing | {"rm": held}) == Plan()
+    quiet = dataclasses.replace(held, quiet=True)
+    assert decide(ailing | {"rm": quiet}) == Plan(mend=("rm",))
+    assert decide(ailing | {"rm": quiet}, stopped=True) == Plan(), "after `stop` nothing is let go"
+
+
 @dataclasses.dataclass
 class World:
     """What the API server or the disk holds. Every change of a step raises its version, as resourceVersion does."""
@@ -67,17 +78,54 @@ class World:
     version: dict[str, int]
     stopped: bool = False
     starts: dict[str, int] = dataclasses.field(default_factory=dict)
+    mended: dict[str, int] = dataclasses.field(default_factory=dict)
+    ailed: set[str] = dataclasses.field(default_factory=set)
 
-    def move(self, name: str, phase: Phase) -> None:
-        self.steps[name] = dataclasses.replace(self.steps[name], phase=phase)
+    def seen(self) -> dict[str, StepState]:
+        """Return what an observer makes of it: a held step of a stopped run waits for `resume`."""
+        waits = self.stopped
+        return {
+            name: dataclasses.replace(step, phase=W, held=False) if waits and step.held and step.quiet else step
+            for name, step in self.steps.items()
+        }
+
+    def change(self, name: str, **values: object) -> None:
+        self.steps[name] = dataclasses.replace(self.steps[name], **values)  # type: ignore[arg-type]
         self.version[name] += 1
 
-    def release(self, name: str, seen_version: int) -> None:
+    def befall(self, event: str, data: st.DataObject) -> None:
+        """Let a running step end, or lack something (once); a held one fall quiet; a person decide."""
+        if event == "quiet":
+            quieten(self)
+        if event in ("stop", "resume"):
+            self.stopped = event == "stop"
+        running = sorted(n for n, step in self.steps.items() if step.phase is R and not step.held)
+        if event == "ail":
+            running = [name for name in running if name not in self.ailed]
+        if not running or event not in ("ail", "succeed", "fail"):
+            return
+        name = data.draw(st.sampled_from(running))
+        if event == "ail":
+            self.ailed.add(name)
+            self.change(name, ailing=True)
+        else:
+            self.change(name, phase=S if event == "succeed" else F, ailing=False)
+
+    def act(self, what: str, name: str, seen_version: int) -> None:
         if seen_version != self.version[name]:
             return  # 409 Conflict in a cluster, an attempt folder that exists at home
-        assert all(self.steps[need].phase is S for need in self.steps[name].needs), f"{name} started early"
-        self.starts[name] = self.starts.get(name, 0) + 1
-        self.move(name, R)
+        step = self.steps[name]
+        if what == "release":
+            assert all(self.steps[need].phase is S for need in step.needs), f"{name} started early"
+            assert not step.held, f"{name} was let go unchanged"
+            self.starts[name] = self.starts.get(name, 0) + 1
+            self.change(name, phase=R)
+        elif what == "hold":
+            self.change(name, held=True, ailing=False, quiet=False)
+        elif what == "mend":
+            assert step.quiet, f"{name} was changed while it wrote"
+            self.mended[name] = self.mended.get(name, 0) + 1
+            self.change(name, held=False)
 
 
 graphs = st.integers(2, 6).flatmap(
@@ -93,8 +141,9 @@ graphs = st.integers(2, 6).flatmap(
 def test_no_order_of_events_starts_a_step_early_twice_or_never(
     graph: tuple[int, list[set[int]]], data: st.DataObject
 ) -> None:
-    """Deaths, duplicates and delays of two conductors, failures, stop and resume: each step starts at most once,
-    never before those it needs, and when all calm down the run ends with every reachable step done.
+    """Deaths, duplicates and delays of two conductors, failures, want of memory, stop and resume: each step starts at
+    most once, never before those it needs, is changed at most once and never while it writes, and when all calm down
+    the run ends with every reachable step done.
     """
     count, edges = graph
     names = [f"s{i}" for i in range(count)]
@@ -104,35 +153,46 @@ def test_no_order_of_events_starts_a_step_early_twice_or_never(
     }
     world = World(steps=steps, version=dict.fromkeys(names, 0))
     # Each conductor keeps what it saw and has decided; it may act on it much later, in part, or never (it died).
-    minds: list[list[tuple[str, int]]] = [[], []]
+    minds: list[list[tuple[str, str, int]]] = [[], []]
     for _ in range(data.draw(st.integers(0, 40), label="events")):
-        event = data.draw(st.sampled_from(["look", "act", "die", "succeed", "fail", "stop", "resume"]))
+        event = data.draw(st.sampled_from(["look", "act", "die", "succeed", "fail", "ail", "quiet", "stop", "resume"]))
         mind = data.draw(st.integers(0, 1))
-        running = [name for name in names if world.steps[name].phase is R]
         if event == "look":
-            minds[mind] = [(n, world.version[n]) for n in decide(world.steps, stopped=world.stopped).release]
+            minds[mind] = todo(world)
         elif event == "act" and minds[mind]:
-            index = data.draw(st.integers(0, len(minds[mind]) - 1))
-            world.release(*minds[mind].pop(index))
+            world.act(*minds[mind].pop(data.draw(st.integers(0, len(minds[mind]) - 1))))
         elif event == "die":
             minds[mind] = []
-        elif event in ("succeed", "fail") and running:
-            world.move(data.draw(st.sampled_from(running)), S if event == "succeed" else F)
-        elif event in ("stop", "resume"):
-            world.stopped = event == "stop"
+        else:
+            world.befall(event, data)
     # Calm: one conductor that lives, steps that succeed.
     world.stopped = False
-    for _ in range(3 * count + 3):
-        plan = decide(world.steps)
-        for name in plan.release:
-            world.release(name, world.version[name])
+    for _ in range(5 * count + 5):
+        quieten(world)
+        for action in todo(world):
+            world.act(*action)
         for name in names:
-            if world.steps[name].phase is R:
-                world.move(name, S)
-    final = decide(world.steps)
+            if world.steps[name].phase is R and not world.steps[name].held and not world.steps[name].ailing:
+                world.change(name, phase=S)
+    final = decide(world.seen())
     failed = {name for name in names if world.steps[name].phase is F}
     assert final.outcome is (Outcome.FAILED if failed else Outcome.SUCCEEDED)
     assert all(times == 1 for times in world.starts.values()), "a step was started twice"
+    assert all(times == 1 for times in world.mended.values()), "a step was changed twice"
     for name in names:
         assert (world.steps[name].phase in (S, F)) is (name in world.starts)
         assert (name in final.skip) is (world.steps[name].phase is W)
+
+
+def todo(world: World) -> list[tuple[str, str, int]]:
+    """Return what a conductor that looks now would do, with the versions that it saw."""
+    plan = decide(world.seen(), stopped=world.stopped)
+    actions = {"release": plan.release, "hold": plan.hold, "mend": plan.mend}
+    return [(what, name, world.version[name]) for what, found in actions.items() for name in found]
+
+
+def quieten(world: World) -> None:
+    """Let the pods of held steps end."""
+    for name, step in world.steps.items():
+        if step.held and not step.quiet:
+            world.change(name, quiet=True)

@@ -16,8 +16,10 @@ import pytest
 
 from jobs.contract.attempts import read_status
 from jobs.contract.lock import process_alive
-from jobs.supervisor.outcome import judge
+from jobs.supervisor.memory import Memory, Shortage
+from jobs.supervisor.outcome import Outcome, judge
 from jobs.supervisor.process import real_command
+from jobs.supervisor.progress import Watchdog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ATTEMPT = Path("artifacts/runs/r/steps/s/attempt-1")
@@ -228,3 +230,190 @@ def test_without_a_run_the_supervisor_says_so(workspace: Path) -> None:
     assert process.returncode == 64
     assert errors.decode().count("\n") == 1
     assert not (workspace / "artifacts").exists()
+
+
+# Memory
+def cgroup(root: Path, *, v2: bool, kills: int, limit_hits: int) -> Path:
+    """Write what the kernel shows of a container's memory, in either version's files."""
+    folder = root if v2 else root / "memory"
+    folder.mkdir(exist_ok=True)
+    if v2:
+        (folder / "memory.events").write_text(
+            f"low 0\nhigh 0\nmax 9\noom {limit_hits}\noom_kill {kills}\noom_group_kill 0\n"
+        )
+        (folder / "memory.max").write_text("1073741824\n")
+        (folder / "memory.peak").write_text("1073741824\n")
+    else:
+        (folder / "memory.oom_control").write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n")
+        (folder / "memory.failcnt").write_text(f"{limit_hits}\n")
+        (folder / "memory.limit_in_bytes").write_text("1073741824\n")
+        (folder / "memory.max_usage_in_bytes").write_text("1073741824\n")
+    return root
+
+
+@pytest.mark.parametrize("v2", [True, False], ids=["v2", "v1"])
+def test_a_limit_is_told_from_a_node_without_memory(tmp_path: Path, v2: bool) -> None:
+    """A kill after the own limit was hit is the step's; one without is the node's; none is silence."""
+    memory = Memory(cgroup(tmp_path, v2=v2, kills=2, limit_hits=5), own=True)
+    assert memory.shortage() is None, "what happened before counts for nothing"
+    cgroup(tmp_path, v2=v2, kills=3, limit_hits=5)
+    found = memory.shortage()
+    assert found
+    assert found.cause == "node_memory"
+    cgroup(tmp_path, v2=v2, kills=3, limit_hits=6)
+    found = memory.shortage()
+    assert found
+    assert found.cause == "memory"
+    assert "limit 1.00 GiB, peak 1.00 GiB" in found.message
+    assert memory.figures()["limit"] == memory.figures()["peak"] == 1 << 30
+    assert Memory(tmp_path, own=False).figures() == {}
+
+
+def test_running_out_of_memory_ends_a_step_unless_it_may_have_more() -> None:
+    """71 is final; 137 is tried again, with more; a node's want of memory is tried again as it is."""
+    own, node = Shortage(cause="memory", message="out"), Shortage(cause="node_memory", message="out")
+    common: dict[str, Any] = {"results": [], "attempt_id": "a", "output": None, "stopping": False}
+    for returncode in (-9, 70):
+        assert judge(returncode, shortage=own, **common).exit_code == 71
+        assert judge(returncode, shortage=own, grow=True, **common).exit_code == 137
+        found = judge(returncode, shortage=node, grow=True, **common)
+        assert (found.exit_code, found.cause) == (70, "node_memory")
+    assert judge(65, shortage=own, **common).exit_code == 65, "the step's own word comes first"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "cause"),
+    [
+        (71, "the GPU is out of memory (CUDA out of memory. Tried to allocate 2 GiB)", "device_memory"),
+        (71, "the train loss is nan", ""),
+        (70, "CUDA error: uncorrectable ECC error encountered", "device"),
+        (70, "KeyError: 'x'", ""),
+    ],
+)
+def test_the_cause_of_a_device_fault_is_named(code: int, message: str, cause: str) -> None:
+    """What a retry elsewhere, or a smaller batch, can help with is told apart from other failures."""
+    result = {"exit_code": code, "message": message}
+    assert judge(code, results=[result], attempt_id="a", output=None, stopping=False).cause == cause
+
+
+# Last words
+@pytest.mark.parametrize("text", ["x", "ü", "漢", "\U0001f4a5", "\x01", '"', "\\", "\udce4", "line\n"])
+@pytest.mark.parametrize("length", [0, 1, 1400, 100_000])
+def test_last_words_are_whole_json_within_4096_bytes(text: str, length: int) -> None:
+    """However many bytes a character takes, Kubernetes gets JSON that can be read, and the proof in it."""
+    outcome = Outcome(state="failed", exit_code=70, message=text * length, manifest_sha256="a" * 64, cause="device")
+    content = outcome.termination_message(attempt=3, attempt_id="i" * 32, log=text * length, memory={"peak": 1 << 40})
+    assert len(content) <= 4096
+    said = orjson.loads(content)
+    assert (said["exit_code"], said["manifest_sha256"], said["attempt_id"]) == (70, "a" * 64, "i" * 32)
+    assert length == 0 or said["message"]
+
+
+def test_the_end_of_the_log_is_what_is_kept() -> None:
+    """Of a long log the last lines are in the last words."""
+    log = "".join(f"line {n}\n" for n in range(1000))
+    said = orjson.loads(Outcome(state="failed", exit_code=70, message="m").termination_message(log=log))
+    assert said["log"].endswith("line 999\n")
+
+
+# Hanging
+HANG = """
+import faulthandler, signal, sys, time
+from jobs.contract.child import show_stacks_on_signal
+show_stacks_on_signal()
+def wait_for_the_other_rank():
+    time.sleep(60)
+print("up", flush=True)
+wait_for_the_other_rank()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and /proc")
+def test_a_hung_step_is_named_with_its_stacks_and_ended_where_asked(workspace: Path) -> None:
+    """No progress: the status says so, the log shows where every thread stands, and the next attempt may begin."""
+    clocks = {"AIOS_HANG_AFTER_S": "1", "AIOS_HEARTBEAT_S": "0.2", "AIOS_ON_HANG": "restart"}
+    code, status, printed = run(workspace, HANG, **clocks)
+    assert (code, status["state"], status["cause"]) == (70, "failed", "hung")
+    assert "no progress for" in status["message"]
+    assert b"wait_for_the_other_rank" in printed
+    events = [orjson.loads(line) for line in (workspace / ATTEMPT / "events.jsonl").read_bytes().splitlines()]
+    assert next(event for event in events if event["event"] == "hung")["stacks"] == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and /proc")
+def test_a_hung_step_is_only_named_by_default_and_may_go_on(workspace: Path) -> None:
+    """One that does not listen to the signal is not killed by it, and what moves again is not hung any more."""
+    code = "import time; time.sleep(5); print('at last', flush=True); time.sleep(1.5)"
+    process = start(workspace, code, AIOS_HANG_AFTER_S="1", AIOS_HEARTBEAT_S="0.2")
+    until(lambda: read_status(workspace / ATTEMPT).get("hung"))
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert read_status(workspace / ATTEMPT)["hung"] == ""
+
+
+def test_patience_follows_the_median_step(tmp_path: Path) -> None:
+    """Three times the median step, but never less than the floor; without a step three times the floor."""
+    log = tmp_path / "stdout.log"
+    log.touch()
+    dog = Watchdog(tmp_path, log, after_s=0.1)
+
+    def hung_after(seconds: float) -> bool:
+        dog.hung, dog._since = "", time.monotonic() - seconds
+        return dog.look()
+
+    assert not dog.look()
+    assert not hung_after(0.29)
+    assert hung_after(0.31)
+    assert "no step was finished yet" in dog.hung
+    lines = [{"kind": "train", "step": n, "step_time_s": t} for n, t in enumerate([1.0, 2.0, 90.0])]
+    (tmp_path / "metrics.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    assert dog.look(), "a new line of metrics is progress"
+    assert not hung_after(5.9)
+    assert hung_after(6.1)
+    assert "median step 2.0 s" in dog.hung
+
+
+# Rotation
+@pytest.mark.skipif(os.name == "nt", reason="a file that is open cannot be renamed")
+@pytest.mark.parametrize("how", ["rename", "copytruncate"])
+def test_no_line_is_lost_or_doubled_when_the_log_is_rotated(workspace: Path, how: str) -> None:
+    """Whoever renames or cuts off stdout.log while the step writes takes nothing away from what is echoed."""
+    code = (
+        "import time\nfor n in range(400):\n    print('line', n, 'x' * 50, flush=True)\n"
+        "    time.sleep(0.5 if n % 100 == 99 else 0)"
+    )
+    process = start(workspace, code)
+    log = workspace / ATTEMPT / "stdout.log"
+    until(lambda: log.exists() and log.stat().st_size > 5000)
+    time.sleep(0.15)  # what is cut off was read before: copytruncate itself loses what comes in between
+    if how == "rename":
+        log.rename(log.with_name("stdout.log.1"))
+    else:
+        os.truncate(log, 0)
+    printed, _ = process.communicate(timeout=60)
+    assert [int(line.split()[1]) for line in printed.decode().splitlines()] == list(range(400))
+
+
+def test_a_step_that_is_stopped_and_returns_0_without_a_result_is_interrupted(workspace: Path) -> None:
+    """A trap that swallows SIGTERM and returns: no success, and not counted as a failure either."""
+    trap = (
+        "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(0)); print('up', flush=True); time.sleep(60)"
+    )
+    if os.name == "nt":
+        pytest.skip("POSIX signals")
+    process = start(workspace, trap, AIOS_OUTPUT="out")
+    log = workspace / ATTEMPT / "stdout.log"
+    until(lambda: log.exists() and b"up" in log.read_bytes())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 75
+    assert "published nothing" in read_status(workspace / ATTEMPT)["message"]
+
+
+def test_what_the_conductor_found_is_copied_to_the_volume(workspace: Path) -> None:
+    """The mounted status of the run is beside its attempts, for the day when the release is gone."""
+    mounted = workspace / "etc"
+    mounted.mkdir()
+    (mounted / "values.yaml").write_text("run: {name: r}\n")
+    (mounted / "state.json").write_text('{"steps": {}}')
+    run(workspace, "import time; time.sleep(1)", AIOS_VALUES=str(mounted / "values.yaml"), AIOS_HEARTBEAT_S="0.2")
+    assert (workspace / "artifacts/runs/r/cluster.json").read_text() == '{"steps": {}}'

@@ -44,7 +44,15 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if gt (int (.step.shards | default 1)) 1 -}}
+{{- $command = concat $command (list "--shard" (printf "$(AIOS_SHARD)/%d" (int .step.shards))) -}}
+{{- end -}}
 {{- toJson $command -}}
+{{- end }}
+
+{{/* The folder whose manifest proves the step's work; empty where it publishes a file. */}}
+{{- define "run.manifestFolder" -}}
+{{- if (index (.root.Files.Get "files/steps.json" | fromJson) .name).manifest }}{{ include "run.output" . }}{{ end -}}
 {{- end }}
 
 {{/* Where a step publishes, relative to the workspace. */}}

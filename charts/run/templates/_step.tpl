@@ -23,6 +23,7 @@ It is suspended: the conductor releases it when the steps before it have succeed
 {{- define "run.stepJob" -}}
 {{- $root := .root -}}{{- $name := .name -}}{{- $step := .step -}}
 {{- $nodes := int ($step.nodes | default 1) -}}
+{{- $shards := int ($step.shards | default 1) -}}
 {{- $limits := dig "resources" "limits" dict $step -}}
 {{- $gpu := false -}}
 {{- range $key, $_ := $limits }}{{- if hasPrefix "nvidia.com/" $key }}{{- $gpu = true }}{{- end }}{{- end -}}
@@ -41,6 +42,13 @@ metadata:
     # would start the steps out of order.
     aios-alignment/queue: {{ . }}
     {{- end }}
+    {{- with $step.startupDeadlineSeconds }}
+    aios-alignment/startup-deadline-s: {{ . | int64 | quote }}
+    {{- end }}
+    {{- if $root.Values.conductor.growMemory }}
+    # A step that runs out of memory is suspended, given half as much again, and let go on, once.
+    aios-alignment/grow-memory: "true"
+    {{- end }}
     {{- with $root.Values.annotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -54,6 +62,13 @@ spec:
   parallelism: {{ $nodes }}
   successPolicy:
     rules: [{succeededIndexes: "0"}]   # rank 0 publishes; stragglers are ended
+  {{- else if gt $shards 1 }}
+  # Each pod takes its share of the rows; the last one to finish joins them.
+  backoffLimitPerIndex: {{ $step.backoffLimit }}
+  maxFailedIndexes: 0
+  completionMode: Indexed
+  completions: {{ $shards }}
+  parallelism: {{ $shards }}
   {{- else }}
   backoffLimit: {{ $step.backoffLimit }}
   {{- end }}
@@ -160,7 +175,7 @@ spec:
           env:
             - {name: AIOS_RUN, value: {{ $root.Values.run.name | quote }}}
             - {name: AIOS_STEP, value: {{ $name | quote }}}
-            - {name: AIOS_OUTPUT, value: {{ include "run.output" . | quote }}}
+            - {name: AIOS_OUTPUT, value: {{ include "run.manifestFolder" . | quote }}}
             - {name: AIOS_RELEASE, value: {{ $root.Release.Name | quote }}}
             - {name: AIOS_VALUES, value: /etc/aios/values.yaml}
             # Nothing outside is read or written, whatever links others plant on the volume.
@@ -173,6 +188,12 @@ spec:
             - {name: AIOS_NPROC, value: {{ $step.processes | default 1 | int | quote }}}
             # torchrun kills its ranks after 30 s unless told how long the grace period is.
             - {name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT, value: {{ max 5 (sub $grace 20) | quote }}}
+            {{- with $step.onHang }}
+            - {name: AIOS_ON_HANG, value: {{ . }}}
+            {{- end }}
+            {{- if $root.Values.conductor.growMemory }}
+            - {name: AIOS_GROW_MEMORY, value: "1"}
+            {{- end }}
             - {name: HF_HOME, value: /tmp/huggingface}
             {{- if not $step.hub }}
             - {name: HF_HUB_OFFLINE, value: "1"}
@@ -190,6 +211,10 @@ spec:
             - name: PET_NODE_RANK
               valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-completion-index']"}}
             {{- end }}
+            {{- if gt $shards 1 }}
+            - name: AIOS_SHARD
+              valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-completion-index']"}}
+            {{- end }}
             {{- range $key, $value := $step.env }}
             - {name: {{ $key }}, value: {{ $value | quote }}}
             {{- end }}
@@ -202,6 +227,12 @@ spec:
             {{- toYaml . | nindent 12 }}
           {{- end }}
           terminationMessagePolicy: FallbackToLogsOnError
+          # Not for traffic: the supervisor writes the file when the step hangs, and the probe's words reach the conductor.
+          readinessProbe:
+            exec: {command: [/bin/sh, -c, "! cat /tmp/aios-hung"]}
+            periodSeconds: 30
+            timeoutSeconds: 10
+            failureThreshold: 1
           securityContext:
             allowPrivilegeEscalation: false
             readOnlyRootFilesystem: true
@@ -220,9 +251,9 @@ spec:
         - name: own
           emptyDir: {sizeLimit: 64Mi}
         {{- end }}
-        # The values go to run.json on the volume, for the day when the release is gone.
+        # The values go to run.json on the volume, and what the conductor finds beside it: for the day when the release is gone.
         - name: values
-          configMap: {name: {{ include "run.status" $root }}, items: [{key: values.yaml, path: values.yaml}]}
+          configMap: {name: {{ include "run.status" $root }}}
         - name: tmp
           emptyDir: {sizeLimit: {{ $step.tmpSize | default "4Gi" }}}
         {{- with $step.shmSize }}

@@ -20,6 +20,7 @@ _MOST = 8
 _HEADLINE = {
     "gain": "Gain, points",
     "gain_low": "Gain, lower end",
+    "gain_high": "Gain, upper end",
     "win_rate": "Preference win-rate",
     "auc": "AUC",
     "accuracy": "Pairwise accuracy",
@@ -45,7 +46,9 @@ async def page(request: Request, runs: str = "") -> None:
         note("Select two runs or more in the list of runs.")
         link("To the runs", "/runs")
         return
-    Overlay(values, scheme(request) == "dark").build()
+    overlay = Overlay(values, scheme(request) == "dark")
+    await overlay.curves.prepare()
+    overlay.build()
     with card("Verdicts"):
         _verdicts(values)
     with card("Settings that differ"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nicegui import background_tasks
+from nicegui import ui
 
 from k8s.gui.charts import base, draw, palette
 from k8s.gui.loglines import LoggedMetrics
@@ -17,6 +17,8 @@ from k8s.gui.runs import folder_of, in_cluster
 from k8s.gui.series import CHARTS, LIBRARY, Chart, MetricsFile
 
 _TABLE_ROWS = 40
+_PATIENCE_S = 0.1
+_Found = dict[Chart, list[dict[str, Any]]]
 _SHORT = "v => v && Math.abs(v) < 0.0001 ? v.toExponential() : v.toLocaleString('en-US', {maximumFractionDigits: 6})"
 """0.000002 would take more room than its diagram has: 2e-6."""
 
@@ -51,10 +53,20 @@ class Curves:
         self.dark = dark
         self.axis, self.last, self.form = "step", 0, "curves"
         self._drawn: Any = None
+        self._first: asyncio.Task[_Found | None] | None = None
         self._charts: dict[str, Any] = {}
 
+    async def prepare(self) -> None:
+        """Read the files, so that `build` can draw them and the browser gets them with the page itself.
+
+        A long file that nobody has looked at yet takes longer than a person should wait for the page: it is read while
+        the browser builds the page, and drawn then. So are the logs of a cluster's pods.
+        """
+        self._first = asyncio.create_task(asyncio.to_thread(self._look))
+        await asyncio.wait([self._first], timeout=_PATIENCE_S)
+
     def build(self) -> Any:
-        """Add the card and return its title's row; `update` fills it."""
+        """Add the card and return its title's row; `update` keeps it fresh."""
         with card("Curves") as top:
             with top:
                 segments({"step": "Steps", "time": "Time"}, self.axis, self._set_axis, "Against")
@@ -62,13 +74,12 @@ class Curves:
                 segments({"curves": "Curves", "tables": "Tables"}, self.form, self._set_form, "Show as")
             self.empty = tag("p", "No metrics yet: they appear with the first training step.", "empty")
             self.area = box("charts")
-        # Reading a long file takes as long as the browser takes to build the page: do both at once.
-        background_tasks.create(asyncio.to_thread(self._read))
+            with self.area:
+                ui.echart({}).classes("hidden")  # the browser fetches what it draws with while the files are read
+        if self._first and self._first.done():
+            self._show(self._first.result())
+            self._first = None
         return top
-
-    def _read(self) -> None:
-        for source in self.sources:
-            source.open().refresh()
 
     def use(self, sources: list[Source]) -> None:
         """Show other files from now on."""
@@ -89,7 +100,10 @@ class Curves:
 
     async def update(self) -> None:
         """Draw what is new; costs a look at the files' sizes where nothing is."""
-        found = await asyncio.to_thread(self._look)
+        first, self._first = self._first, None
+        self._show(await (first or asyncio.to_thread(self._look)))
+
+    def _show(self, found: _Found | None) -> None:
         if found is None:
             return
         shown = {chart.key: series for chart, series in found.items() if series}
@@ -103,7 +117,7 @@ class Curves:
                 element.options["series"] = series
                 element.update()
 
-    def _look(self) -> dict[Chart, list[dict[str, Any]]] | None:
+    def _look(self) -> _Found | None:
         """Return the series of each diagram, None where nothing has changed. Runs in a thread."""
         files = [source.open() for source in self.sources]
         state = ([(str(f.path), f.refresh()) for f in files], self.axis, self.last, self.form)
@@ -136,7 +150,7 @@ class Curves:
                 )
         return found
 
-    def _rebuild(self, found: dict[Chart, list[dict[str, Any]]]) -> None:
+    def _rebuild(self, found: _Found) -> None:
         self.area.clear()
         self._charts = {}
         with self.area:

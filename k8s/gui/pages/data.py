@@ -31,8 +31,10 @@ async def page(request: Request, name: str = "") -> None:
         _chooser(sets, chosen)
     if chosen is None:
         with card("No data yet"):
-            tag("p", "Ingest an Argilla export to get train, eval and test splits.")
-            link("Ingest an Argilla export…", "/ingest", "button main")
+            tag("p", "Ingest an Argilla export to get train, eval and test splits.", "muted")
+            if not SETTINGS.read_only:
+                with box("line"):
+                    link("Ingest an Argilla export…", "/ingest", "button main")
         return
     data_card.full(chosen, scheme(request) == "dark")
     Browser(chosen).build()
@@ -49,10 +51,9 @@ def _chooser(sets: list[DataSet], chosen: DataSet | None) -> None:
     if chosen and chosen.draft:
         badge("stopped", "preview")
     box("grow")
-    if not SETTINGS.read_only:
-        link("Re-ingest from Argilla export…", f"/ingest?name={chosen.name if chosen else ''}", "button")
-        if chosen:
-            link("Train on it", f"/start?kind=pipeline&dataset={chosen.name}", "button main")
+    if chosen and not SETTINGS.read_only:
+        link("Re-ingest from Argilla export…", f"/ingest?name={chosen.name}", "button")
+        link("Train on it", f"/start?kind=pipeline&dataset={chosen.name}", "button main")
 
 
 class Browser:

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.contract.splits import REPORT_NAME
 from k8s.gui.charts import histogram
 from k8s.gui.datasets import DataSet
-from k8s.gui.pages.elements import box, card, copy_button, facts, file_link, link, note, stats, table, tag
+from k8s.gui.pages.elements import box, card, copy_button, facts, file_link, folder_link, note, stats, table, tag
 
 
 def summary(data: DataSet) -> None:
@@ -46,8 +46,8 @@ def full(data: DataSet, dark: bool) -> None:
             with box("line"):
                 tag("code", folder, "breakable")
                 copy_button(lambda: folder, "Copy path")
-                link("Open dataset folder", f"/files-of/{folder}", "button small")
-                file_link("Download report", f"{folder}/{REPORT_NAME}", "button small")
+                folder_link("Open dataset folder", data.folder, "button small")
+                file_link("Download report", (data.folder / REPORT_NAME).as_posix(), "button small")
         with card("People and bias", "span5"):
             facts(_quality(data.report))
         with card("Dropped records", "span7"):

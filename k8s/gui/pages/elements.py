@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -85,6 +86,11 @@ def file_link(text: str, path: str, classes: str = "") -> Any:
     element.props["href"] = f"/files/{quote(path)}"
     element.props["download"] = ""
     return element
+
+
+def folder_link(text: str, folder: Path, classes: str = "") -> Any:
+    """Add a link to the page that shows what a folder of the workspace holds."""
+    return link(text, f"/files-of/{quote(folder.as_posix())}", classes)
 
 
 def copy_button(text: Callable[[], str], label: str = "Copy") -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
 from k8s.gui.files import TOPS, listing, size_text
-from k8s.gui.pages.elements import card, copy_button, file_link, link, table, tag
+from k8s.gui.pages.elements import card, copy_button, file_link, folder_link, table, tag
 from k8s.gui.pages.frame import frame, missing
 
 _MOST = 500
@@ -30,9 +29,7 @@ async def page(request: Request, path: str) -> None:
         tag("code", shown, "breakable")
         copy_button(lambda: shown, "Copy path")
     with card():
-        rows: list[list[Any]] = (
-            [] if shown in TOPS else [[lambda: link("↑ parent folder", _address(folder.parent)), ""]]
-        )
+        rows: list[list[Any]] = [] if shown in TOPS else [[lambda: folder_link("↑ parent folder", folder.parent), ""]]
         for name, is_folder, size in found[:_MOST]:
             rows.append([_entry(folder / name, is_folder), "" if is_folder else size_text(size)])
         table(["Name", "Size"], rows, right=(1,), label="Files")
@@ -44,9 +41,5 @@ async def page(request: Request, path: str) -> None:
 
 def _entry(path: Path, is_folder: bool) -> Any:
     if is_folder:
-        return lambda: link(f"{path.name}/", _address(path))
+        return lambda: folder_link(f"{path.name}/", path)
     return lambda: file_link(path.name, path.as_posix())
-
-
-def _address(path: Path) -> str:
-    return f"/files-of/{quote(path.as_posix())}"

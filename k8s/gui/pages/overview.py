@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from k8s.gui.datasets import data_sets
 from k8s.gui.pages import data_card
-from k8s.gui.pages.elements import box, card, copy_button, link, note, tag
+from k8s.gui.pages.elements import box, card, copy_button, folder_link, link, note, tag
 from k8s.gui.pages.frame import frame, live
 from k8s.gui.pages.runs import RunList
 from k8s.gui.runs import BOOK
@@ -39,14 +39,15 @@ async def page(request: Request) -> None:
                 folder = str(sets[0].folder)
                 with box("line"):
                     link("Look closer", f"/data?name={sets[0].name}", "button small")
-                    link("Open dataset folder", f"/files-of/{folder}", "button small")
+                    folder_link("Open dataset folder", sets[0].folder, "button small")
                     if not SETTINGS.read_only:
                         link("Re-ingest from Argilla export…", f"/ingest?name={sets[0].name}", "button small")
                     copy_button(lambda: folder, "Copy path")
             else:
                 tag("p", "No data yet. Ingest an Argilla export to get train, eval and test splits.", "muted")
-                with box("line"):
-                    link("Ingest an Argilla export…", "/ingest", "button main")
+                if not SETTINGS.read_only:
+                    with box("line"):
+                        link("Ingest an Argilla export…", "/ingest", "button main")
         with card("Quick actions", "span5"):
             if SETTINGS.read_only:
                 note("This panel is read-only: it shows runs and starts none.")

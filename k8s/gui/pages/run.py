@@ -40,32 +40,36 @@ async def page(request: Request, name: str) -> None:
     except AiosError as exc:
         missing(request, exc)
         return
+    shown = RunPage(view, values, scheme(request) == "dark") if values else None
+    if shown:
+        await shown.curves.prepare()
     with frame(request, view.name, "/runs") as titles:
         pass
-    if not values:
+    if shown is None:
         note(view.message, "bad")
         return
-    RunPage(view, values, titles, scheme(request) == "dark").build()
+    shown.build(titles)
 
 
 class RunPage:
     """The parts of the page that change while somebody looks."""
 
-    def __init__(self, view: RunView, values: dict[str, Any], titles: Any, dark: bool) -> None:
-        self.view, self.values, self.titles, self.dark = view, values, titles, dark
+    def __init__(self, view: RunView, values: dict[str, Any], dark: bool) -> None:
+        self.view, self.values = view, values
         self.steps = enabled_steps(values)
         training = [step for step in self.steps if step in _TRAINING]
         running = [s.name for s in view.steps if s.phase is Phase.RUNNING and s.name in training]
         done = [s.name for s in view.steps if s.attempt and s.name in training]
         self.shown_step = (running or done[-1:] or training or [""])[0]
         self.training = training
+        self.curves = Curves(self._sources(), dark)
         self._drawn: Any = None
         self._looked_at = 0.0
         self._found: Any = ()  # equal to no list: the first look is always shown
 
-    def build(self) -> None:
+    def build(self, titles: Any) -> None:
         """Add everything; `update` keeps it fresh."""
-        with self.titles:
+        with titles:
             self.state = badge(self.view.phase)
             tag("span", _when(self.view), "hint")
             box("grow")
@@ -77,7 +81,6 @@ class RunPage:
         self.message = note("", "bad")
         with card("Steps"):
             self.table = box("")
-        self.curves = Curves(self._sources(), self.dark)
         if self.training:
             top = self.curves.build()
             if len(self.training) > 1:
@@ -88,6 +91,7 @@ class RunPage:
             "This run's files lie on the cluster's volume, which is not mounted here: curves and log come from its "
             f"pods, a point every few seconds, as long as those are there. {folders} fetches the files."
         )
+        self.elsewhere.set_visibility(False)
         self.log = LogCard(self.view.name, list(self.steps), self.shown_step or next(iter(self.steps)))
         self.log.build()
         with box("grid"):
@@ -95,6 +99,7 @@ class RunPage:
                 self.files = box("rows")
             with card("How it was started", "span6"):
                 origin(self.view.name, self.values)
+        self._draw()
         live(self.update)
 
     def _sources(self) -> list[Source]:
@@ -121,9 +126,9 @@ class RunPage:
         state = (self.view, [duration(took(step)) for step in self.view.steps if step.phase is Phase.RUNNING])
         if state != self._drawn:
             self._drawn = state
-            await self._draw()
+            self._draw()
 
-    async def _draw(self) -> None:
+    def _draw(self) -> None:
         view = self.view
         self.state.text = view.phase
         self.state.classes(replace=badge_classes(view.phase))

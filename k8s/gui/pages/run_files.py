@@ -9,11 +9,12 @@ from nicegui import ui
 
 from k8s.gui import artifacts
 from k8s.gui.launch import quoted
-from k8s.gui.pages.elements import badge, box, code, file_link, link, tag
+from k8s.gui.pages.elements import badge, box, code, file_link, folder_link, link, tag
 from k8s.values import command, enabled_steps, to_yaml
 
 
 def files(found: list[artifacts.StepFiles]) -> None:
+    """Add the folder of each step: downloads, the last checkpoint, the run at Weights & Biases."""
     if not any(step.there for step in found):
         tag("p", "Nothing is written yet.", "empty")
     for step in found:
@@ -26,7 +27,7 @@ def files(found: list[artifacts.StepFiles]) -> None:
                 if step.step == "evaluation" and step.published:
                     link("Read the verdict", f"/verdicts/{quote(step.folder.name)}", "button small")
             with box("line"):
-                link(str(step.folder), f"/files-of/{step.folder}", "mono breakable")
+                folder_link(step.folder.as_posix(), step.folder, "mono breakable")
                 for name in step.downloads:
                     file_link(name, (step.folder / name).as_posix())
             if step.checkpoint:

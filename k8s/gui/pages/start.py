@@ -194,8 +194,8 @@ class StartPage:
         if values is None:
             return
         with self.preview:
-            for path in launch.absent_models(values):
-                note(f"{path} is not on this volume: `aios hrm-hf fetch-model` brings the demo model.", "warn")
+            for words in launch.absent(values):
+                note(words, "warn")
             code("From a terminal", launch.quoted(self.form.submit_command(name)))
             for step, settings in enabled_steps(values).items():
                 code(_HEADINGS.get(step, step), launch.quoted(command(step, settings)))

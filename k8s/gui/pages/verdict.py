@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from jobs.contract.errors import AiosError
 from k8s.gui.pages.answers import Answers
-from k8s.gui.pages.elements import box, card, facts, file_link, link, note, sections, table, tag
+from k8s.gui.pages.elements import box, card, facts, file_link, folder_link, link, note, sections, table, tag
 from k8s.gui.pages.frame import frame, missing, scheme
 from k8s.gui.pages.verdict_plots import interval, plots
 from k8s.gui.verdicts import Verdict, lines, verdict, verdicts
@@ -76,7 +76,7 @@ async def page(request: Request, name: str) -> None:
         for name in _FILES:
             if (found.folder / name).is_file():
                 file_link(name, f"{found.folder.as_posix()}/{name}", "button small")
-        link("All files", f"/files-of/{found.folder.as_posix()}", "button small")
+        folder_link("All files", found.folder, "button small")
     note(found.sentence, found.tone)
     for finding in found.report.get("findings") or []:
         if isinstance(finding, dict):

@@ -14,16 +14,17 @@ IMAGES=${*:-launcher gui ingest rm dpo evaluation fetch-model}
 export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
 
 if [ -f "$BASE" ]; then
-  # Named by its content: made once, so that the layers on top of it stay those that were pushed before.
+  # Named by its content and what is done to it: made once, so that the layers on top stay those that were pushed before.
   archive=$BASE
-  BASE=localhost/aios-base:$(sha256sum "$archive" | cut -c1-12)
+  BASE=localhost/aios-base:$( (cat "$archive"; sed -n '/^if .*archive:-/,/^fi/p' images/build.sh) | sha256sum | cut -c1-12)
 fi
 if [ -n "${archive:-}" ] && ! buildah inspect --type image "$BASE" >/dev/null 2>&1; then
   container=$(buildah from scratch)
   buildah add -q "$container" "$archive" /
-  # Translations, manuals and documents (licences stay): 20 MB compressed that no container reads.
+  # Translations, manuals, documents (licences stay) and what debootstrap downloaded: 60 MB compressed that no container reads.
   root=$(buildah mount "$container")
-  rm -rf "$root"/usr/share/locale/* "$root"/usr/share/man/* "$root"/var/cache/debconf/*-old "$root"/var/lib/apt/lists/*
+  rm -rf "$root"/usr/share/locale/* "$root"/usr/share/man/* "$root"/var/cache/debconf/*-old "$root"/var/lib/apt/lists/* \
+    "$root"/var/cache/apt/archives/*.deb "$root"/var/cache/apt/*.bin
   find "$root/usr/share/doc" -type f ! -name copyright -delete
   buildah umount "$container" >/dev/null
   buildah config --env PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin "$container"

@@ -12,8 +12,11 @@ from jobs.contract.manifest import verify
 from tests.kubernetes.cluster import Space, kubectl, new_space, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
-TRAINING = ["steps.rm.args.max_steps=30", "steps.rm.args.save_steps=10", "steps.rm.args.logging_steps=1",
-            "steps.dpo.enabled=false", "steps.evaluation.enabled=false", "run.dataset=one"]  # fmt: skip
+# In bf16 a batch of two rounds otherwise than one of four: losses of 0.69 differed by up to 2.3e-4.
+TRAINING = [
+    f"steps.rm.args.{setting}" for setting in ("precision=fp32", "max_steps=30", "save_steps=10", "logging_steps=1")
+]
+TRAINING += ["steps.dpo.enabled=false", "steps.evaluation.enabled=false", "run.dataset=one"]
 GANG = ["steps.rm.nodes=2", "steps.rm.args.batch_size=2", "steps.rm.args.processes=2", "steps.ingest.enabled=false"]
 
 
@@ -38,7 +41,9 @@ def test_two_pods_train_as_one_and_survive_the_death_of_a_rank(space: Space) -> 
     assert space.wait("alone", 1200) == "succeeded"
     space.install("pair", *TRAINING, *GANG)
     assert space.wait("pair", 1200) == "succeeded"
-    assert losses(space, "pair") == pytest.approx(losses(space, "alone"), abs=2e-4)
+    apart = max(abs(losses(space, "pair")[step] - loss) for step, loss in losses(space, "alone").items())
+    print(f"\nlargest difference of a loss, two pods against one: {apart:.2g}")
+    assert losses(space, "pair") == pytest.approx(losses(space, "alone"), abs=1e-5)
 
     space.install("torn", *TRAINING, *GANG)
     metrics = space.folder / "artifacts/rm/torn/metrics.jsonl"

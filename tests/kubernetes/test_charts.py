@@ -164,6 +164,20 @@ def test_the_panel_looks_and_with_submit_it_launches() -> None:
         assert {"get", "create", "patch", "delete"} <= may[kind], kind
 
 
+def _rights(role: dict[str, Any]) -> set[tuple[str, str, str]]:
+    rules = role["rules"]
+    return {
+        (g, kind, v) for rule in rules for g in rule["apiGroups"] for kind in rule["resources"] for v in rule["verbs"]
+    }
+
+
+def test_the_panel_can_give_the_conductor_its_rights(tmp_path: Path) -> None:
+    """Whatever a run's conductor may do the panel may do too, with or without Kueue; else the API server refuses it."""
+    values = write_values("kind-cpu", tmp_path, "kueue.queue=q")
+    (conductor,) = (item for item in objects(render("run", values)) if item["kind"] == "Role")
+    assert _rights(conductor) - _rights(_panel("submit=true")["Role"]) == set()
+
+
 def test_the_panel_can_do_without_the_volume() -> None:
     """`mountWorkspace: false` leaves a ReadWriteOnce claim to the steps; a digest, where given, names the image."""
     digest = f"sha256:{'0' * 64}"

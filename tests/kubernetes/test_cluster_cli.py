@@ -232,7 +232,7 @@ def test_an_upload_does_not_touch_what_a_live_run_uses(space: Space, tmp_path: P
 def test_doctor_names_what_is_missing(space: Space, tmp_path: Path) -> None:
     """Doctor passes where a run works and ends with 78, the place and the remedy where it does not."""
     space.values_folder.mkdir(exist_ok=True)
-    values, cli = space.values("d"), Cli(tmp_path)
+    values, cli = quick_values(space, "d"), Cli(tmp_path)
     fine = cli("jobs", "doctor", *options(space, values))
     assert "problem" not in fine
     for part in ("Kubernetes v1.", "helm v", "you may install runs", "claim aios-workspace", "1 of 1 nodes fit",

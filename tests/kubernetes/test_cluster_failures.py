@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from k8s.cluster.config import connect
 from k8s.conductor import Outcome
 from k8s.diagnose import diagnose_pod
 from tests.kubernetes import failures
-from tests.kubernetes.cluster import kubectl, until
+from tests.kubernetes.cluster import kubectl, new_space, until
 from tests.kubernetes.record import LoneNode
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -214,6 +215,20 @@ def test_a_node_with_a_bad_device_is_left_out(place: Place) -> None:
     assert place.api.get(place.api.path("jobs", "bad-node-rm"))["spec"]["backoffLimit"] == 5
 
 
+def test_a_hung_step_reaches_the_status_through_its_probe(place: Place) -> None:
+    """What the supervisor writes for the probe is the diagnosis while the step hangs, and goes when it moves again."""
+    probe = {"exec": {"command": ["/bin/sh", "-c", "! cat /tmp/aios-hung"]}, "periodSeconds": 2, "failureThreshold": 1}
+    script = "sleep 3; echo 'hung: no progress for 12 min (median step 2.1 s)' > /tmp/aios-hung; sleep 20; "
+    place.start(
+        "hangs", failures.job(f"{script} rm /tmp/aios-hung; sleep 20; {PROOF}", container={"readinessProbe": probe})
+    )
+    until(lambda: place.code("hangs") == "HUNG", 60)
+    assert place.state("hangs")["diagnosis"]["summary"] == "no progress for 12 min (median step 2.1 s)"
+    until(lambda: not place.code("hangs"), 60)
+    until(lambda: "hangs" in place.outcomes, 60)
+    assert place.outcomes["hangs"] is Outcome.SUCCEEDED
+
+
 @pytest.mark.parametrize("how", ["evict", "delete"])
 def test_a_pod_that_traps_sigterm_and_exits_0_is_no_success(place: Place, how: str) -> None:
     """Its Job is complete and the pod gone, but nothing was published: the run fails, and says what befell the pod."""
@@ -249,3 +264,24 @@ def test_a_pod_on_a_node_that_vanished_is_named_and_forgotten_on_request(place: 
     finally:
         lone.alive = False
         kubectl("delete", "node", failures.NODE, "--ignore-not-found", "--wait=false")
+
+
+def test_the_conductor_s_own_rights_suffice_and_reach_no_further(tmp_path: Path) -> None:
+    """With the token of its account alone it names what only events tell; it may do nothing else."""
+    with new_space(tmp_path) as space:
+        quota = ["create", "quota", "small", "--hard=limits.memory=1Mi"]  # no pod comes, its own neither
+        kubectl("-n", space.namespace, *quota)
+        space.install("rights")
+        account = f"system:serviceaccount:{space.namespace}:rights-conductor"
+        refused = ["delete pods", "create pods", "create jobs", "patch jobs", "get secrets", "get nodes"]
+        for verb, kind in (question.split() for question in [*refused, "list persistentvolumeclaims"]):
+            answer = kubectl("-n", space.namespace, "auth", "can-i", verb, kind, f"--as={account}", check=False)
+            assert answer.strip() == "no", f"{verb} {kind}"
+        token = kubectl("-n", space.namespace, "create", "token", "rights-conductor").strip()
+        api = Api(replace(space.api.connection, token=lambda: token, namespace=space.namespace))
+        conductor = Conductor(api, "rights", ("ingest", "rm", "dpo", "evaluation"), 1800)
+        threading.Thread(target=conductor.conduct, daemon=True).start()
+        found = until(lambda: space.state("rights").get("steps", {}).get("ingest", {}).get("diagnosis"), 60)
+        assert found["code"] == "UNSCHEDULABLE"
+        assert "the quota small has no room" in found["summary"]
+        assert any("exceeded quota" in line for line in found["evidence"])

@@ -1,6 +1,6 @@
 """Training side by side: ours, stock TRL 1.16 and tuned TRL, alternating, on the same pairs, model, seed and steps.
 
-    python benchmarks/bench_train.py [--cases main 64 256 1024 lora] [--kinds rm dpo] [--results FILE --at-most 1]
+    python benchmarks/bench_train.py [--cases main 64 256 1024 lora] [--kinds rm dpo] [--results FILE --at-most 3]
 
 The pairs are those of --export that fit into the length limit whole, so that all three learn from the same tokens;
 for the case 1024 the answers of several are joined, for 64 they are cut to their first words. Every measurement is a
@@ -8,8 +8,8 @@ process of its own; figures are medians over repetitions. Stock is TRL's default
 reference model asked at every step); tuned has checkpointing off and the reference precomputed. Ours also evaluates
 the initial model.
 
-With --results the repetitions are kept in a file and only missing ones are run, --at-most so many at a time; --report
-prints the tables of what is there.
+With --results every run is kept in a file and only missing ones are made, --at-most so many at a time; --report prints
+the tables of what is there.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a chec
 
 VARIANTS = ("ours", "stock", "tuned")
 KINDS = ("rm", "dpo")
+Results = dict[str, list[dict[str, Any]]]
 PANDALM = Path("../shared/data/human/pandalm.argilla.jsonl")
-EVAL_PAIRS = 16
+EVAL_PAIRS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class Case:
     batch_size: dict[str, int]
     max_length: int
     lora_rank: int = 0
-    steps: int = 4
+    steps: int = 3
     repetitions: int = 3
     joined: int = 0
     """Characters that answers have at least after several were joined; 0 joins none."""
@@ -52,8 +53,8 @@ class Case:
 
 
 CASES = {
-    "main": Case(batch_size={"rm": 8, "dpo": 4}, max_length=512, steps=5, repetitions=5),
-    "64": Case(batch_size={"rm": 8, "dpo": 8}, max_length=64, steps=6, cut=60),
+    "main": Case(batch_size={"rm": 8, "dpo": 4}, max_length=512, repetitions=5),
+    "64": Case(batch_size={"rm": 8, "dpo": 8}, max_length=64, steps=4, cut=60),
     "256": Case(batch_size={"rm": 8, "dpo": 4}, max_length=256),
     "1024": Case(batch_size={"rm": 2, "dpo": 2}, max_length=1024, steps=6, joined=3500),
     "lora": Case(batch_size={"rm": 8, "dpo": 4}, max_length=512, lora_rank=16),
@@ -71,8 +72,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="instead of the case's own; the first is not timed")
     parser.add_argument("--repetitions", type=int, help="instead of the case's own")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--results", type=Path, help="file of finished repetitions, continued")
-    parser.add_argument("--at-most", type=int, default=1000, metavar="N", help="end after N repetitions")
+    parser.add_argument("--results", type=Path, help="file of what was measured, continued")
+    parser.add_argument("--at-most", type=int, default=1000, metavar="N", help="run N processes, then end")
     parser.add_argument("--report", action="store_true", help="measure nothing, print --results")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -84,39 +85,47 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-train-") as name:
         rows = [] if options.report else ingested(options.export, Path(name))
         for case, kind in ((case, kind) for case in options.cases for kind in options.kinds):
-            mine = [run for run in done if (run["case"], run["kind"]) == (case, kind)]
-            wanted = 0 if options.report else (options.repetitions or CASES[case].repetitions) - len(mine)
-            for _ in range(min(wanted, options.at_most)):
-                data = Path(name) / case / kind
-                if not data.exists():
-                    published(rows, kind, case, options, data)
-                mine.append({"case": case, "kind": kind} | repetition(len(mine), kind, case, data, Path(name)))
-                options.at_most -= 1
-                if options.results:
-                    with options.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(mine[-1]) + "\n")
-            if mine:
+            mine = done.setdefault(f"{case} {kind}", {variant: [] for variant in VARIANTS})
+            data = Path(name) / case / kind
+            for variant in [] if options.report else missing(mine, options.repetitions or CASES[case].repetitions):
+                if options.at_most:
+                    if not data.exists():
+                        published(rows, kind, case, options, data)
+                    mine[variant].append(once(variant, kind, case, data, Path(name)))
+                    options.at_most -= 1
+                    if options.results:
+                        options.results.write_text(json.dumps(done), encoding="utf-8")
+            if all(mine.values()):
                 report(kind, case, mine)
 
 
-def read_results(path: Path | None) -> list[dict[str, Any]]:
-    """Return the repetitions in a file, none where there is no file."""
+def read_results(path: Path | None) -> dict[str, Results]:
+    """Return what was measured before: case and kind -> tool -> its runs; nothing where there is no file."""
     if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {}
+    found: dict[str, Results] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
-def repetition(number: int, kind: str, case: str, data: Path, folder: Path) -> dict[str, Any]:
-    """Measure each variant once, and how soon ours begins when it has seen the data before."""
-    runs: dict[str, Any] = {}
-    # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
-    for variant in VARIANTS[number % 3 :] + VARIANTS[: number % 3]:
-        workspace = Path(tempfile.mkdtemp(dir=folder))
-        runs[variant] = start(variant, kind, case, data, workspace)
-        if variant == "ours":
-            runs[variant]["warm_start_s"] = start("warm", kind, case, data, workspace)["start_s"]
-        shutil.rmtree(workspace)
-    return runs
+def missing(done: Results, repetitions: int) -> list[str]:
+    """Return the tools that are still to be run, alternating."""
+    turns = []
+    for number in range(repetitions):
+        # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
+        for variant in VARIANTS[number % 3 :] + VARIANTS[: number % 3]:
+            if len(done[variant]) <= number:
+                turns.append(variant)
+    return turns
+
+
+def once(variant: str, kind: str, case: str, data: Path, folder: Path) -> dict[str, Any]:
+    """Measure a tool once; of ours also how soon it begins when it has seen the data before."""
+    workspace = Path(tempfile.mkdtemp(dir=folder))
+    result = start(variant, kind, case, data, workspace)
+    if variant == "ours":
+        result["warm_start_s"] = start("warm", kind, case, data, workspace)["start_s"]
+    shutil.rmtree(workspace)
+    return result
 
 
 def ingested(export: str | Path, folder: Path) -> list[dict[str, Any]]:
@@ -170,7 +179,10 @@ def start(variant: str, kind: str, case: str, data: Path, folder: Path) -> dict[
     """Measure one variant in a process of its own."""
     started = time.time()
     worker = ["--worker", variant, kind, case, str(data), str(folder), str(started)]
-    process = subprocess.run([sys.executable, __file__, *sys.argv[1:], *worker], stdout=subprocess.PIPE, check=True)
+    # Ours lets threads wait without spinning; what else runs on the machine shall not decide between the others and it.
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, __file__, *sys.argv[1:], *worker]
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result | {"process_s": time.time() - started}
 
@@ -341,29 +353,31 @@ def chats(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def report(kind: str, case: str, runs: list[dict[str, Any]]) -> None:
+def report(kind: str, case: str, runs: Results) -> None:
     """Print rows of a Markdown table: medians over the repetitions, and how many times ours is faster."""
     pairs = CASES[case].batch_size[kind]
-    for run in (repetition[variant] for repetition in runs for variant in VARIANTS):
+    for run in (run for mine in runs.values() for run in mine):
         # The first step warms caches and allocators up; the others differ, since their pairs do.
         run["step_s"] = statistics.mean(run["steps_s"][1:])
         run["tokens_per_s"] = (run["tokens"][-1] - run["tokens"][0]) / sum(run["steps_s"][1:])
 
     def median(key: str, variant: str) -> float:
-        return float(statistics.median(repetition[variant][key] for repetition in runs))
+        return float(statistics.median(run[key] for run in runs[variant]))
 
     def ratio(key: str, variant: str) -> float:
-        return float(statistics.median(repetition[variant][key] / repetition["ours"][key] for repetition in runs))
+        both = zip(runs[variant], runs["ours"], strict=False)  # run next to each other
+        return float(statistics.median(theirs[key] / ours[key] for theirs, ours in both))
 
-    print(f"\n{kind}, {case}: {pairs} pairs a step, {len(runs)} repetitions of {len(runs[0]['ours']['losses'])} steps")
+    repetitions, steps = min(map(len, runs.values())), len(runs["ours"][0]["losses"])
+    print(f"\n{kind}, {case}: {pairs} pairs a step, {repetitions} repetitions of {steps} steps")
     print(
         "| tool | pairs/s | ours is faster | tokens/s | start to first step, s (warm) | training, s | process, s "
         "| peak MB | eval loss | loss apart by |"
     )
     print("| --- " * 10 + "|")
-    stock = runs[0]["stock"]
+    stock = runs["stock"][0]
     for variant in VARIANTS:
-        run = runs[0][variant]
+        run = runs[variant][0]
         warm = f" ({median('warm_start_s', variant):.1f})" if variant == "ours" else ""
         apart = max(abs(a - b) for a, b in zip(run["losses"], stock["losses"], strict=True))
         cells = [

@@ -45,10 +45,13 @@ def links(document: Mapping[str, Any], root: Path = Path()) -> list[Link]:
     """Return the links of a run, in the order of its steps; `document` is run.json, `root` the workspace."""
     recorded: dict[str, dict[str, Any]] = dict(document.get("lineage") or {}) or _of_attempts(document, root)
     made_by = {entry["content_sha256"]: step for step, entry in recorded.items() if entry.get("content_sha256")}
-    models = _folders(root / "artifacts" / "base")
+    isolated = ((document.get("values") or {}).get("workspace") or {}).get("isolation") == "run"
+    # An isolated run lies in isolated/RUN of the claim, and what runs share in the claim itself.
+    roots = [root, root / ".." / ".."] if isolated else [root]
+    models = {digest: folder for place in roots for digest, folder in _folders(place / "artifacts" / "base").items()}
     order: list[str] = [step for step in ("ingest", "rm", "dpo", "evaluation") if step in recorded]
     order += [step for step in recorded if step not in order]
-    return [_link(step, recorded[step], made_by, models, root) for step in order]
+    return [_link(step, recorded[step], made_by, models, roots) for step in order]
 
 
 def _of_attempts(document: Mapping[str, Any], root: Path) -> dict[str, dict[str, Any]]:
@@ -61,8 +64,10 @@ def _of_attempts(document: Mapping[str, Any], root: Path) -> dict[str, dict[str,
     return recorded
 
 
-def _link(step: str, entry: dict[str, Any], made_by: dict[str, str], models: dict[str, str], root: Path) -> Link:
-    folder = root / entry["output"]
+def _link(step: str, entry: dict[str, Any], made_by: dict[str, str], models: dict[str, str], roots: list[Path]) -> Link:
+    folder = next(
+        (root / entry["output"] for root in roots if (root / entry["output"]).exists()), Path(entry["output"])
+    )
     manifest = _manifest(folder)
     return Link(
         step=step,

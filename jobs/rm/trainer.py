@@ -9,7 +9,7 @@ from trl import RewardTrainer
 
 from jobs.training.trainer import GuardedTrainer
 
-PART_TOKENS = 1024
+PART_TOKENS = 512
 """Tokens of both answers that are learnt from at once."""
 
 

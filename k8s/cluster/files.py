@@ -37,13 +37,16 @@ class Door:
 
     def command(self, *arguments: str, stdin: bool = False) -> list[str]:
         """Return the kubectl command that runs `k8s.volume` in the pod."""
+        return self.run("python3", "-m", "k8s.volume", *arguments, stdin=stdin)
+
+    def run(self, *inside: str, stdin: bool = False) -> list[str]:
+        """Return the kubectl command that runs another one in the pod, in the workspace."""
         program = shutil.which("kubectl")
         if program is None:
             raise EnvironmentUnfit("kubectl is not installed", next_step="see kubernetes.io/docs/tasks/tools")
         where = ["--namespace", self.api.namespace]
         if self.api.connection.context:
             where += ["--context", self.api.connection.context]
-        inside = ["python3", "-m", *(arguments if arguments[0] == "jobs.cli" else ("k8s.volume", *arguments))]
         return [program, *where, "exec", *(["-i"] if stdin else []), self.pod, "--", *inside]
 
     def ask(self, *arguments: str) -> str:
@@ -164,8 +167,9 @@ def recorded_values(api: Api, values: Values, run: str) -> Values:
     Raises:
         BadConfig: it left none.
     """
+    record = f"artifacts/runs/{run}/run.json"
     with door(api, values) as pod:
-        text = pod.ask("text", f"artifacts/runs/{run}/run.json")
+        text = pod.ask("text", record) or pod.ask("text", f"isolated/{run}/{record}")
     document: dict[str, Any] = json.loads(text) if text else {}
     if not document.get("values"):
         raise BadConfig(
@@ -176,8 +180,9 @@ def recorded_values(api: Api, values: Values, run: str) -> Values:
 
 def lineage(api: Api, values: Values, run: str, *, as_json: bool) -> tuple[int, str]:
     """Return exit code and output of `aios jobs lineage RUN`, run where the claim is."""
+    inside = 'test ! -d "isolated/$0" || cd "isolated/$0"; exec python3 -m jobs.cli jobs lineage "$@"'
     with door(api, values) as pod:
-        command = pod.command("jobs.cli", "jobs", "lineage", run, *(["--json"] if as_json else []))
+        command = pod.run("sh", "-c", inside, run, run, *(["--json"] if as_json else []))
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         said = done.stdout or done.stderr.partition("command terminated")[0]
     return done.returncode, said

@@ -11,6 +11,7 @@ from tests import tiny
 from tests.gui.panel import REPOSITORY, Browser, running, until
 from tests.gui.stories import in_state, run_name, step_shown
 
+pytestmark = pytest.mark.timeout(600)  # they wait for real training, on machines that may be busy
 SAMPLE = REPOSITORY / "training_data/sample/argilla_export.jsonl"
 
 
@@ -26,7 +27,7 @@ def test_a_run_outlives_tab_and_server(
         browser.sees("aios data argilla-export")
         browser.shot("ingest")
         browser.click("Start")
-        browser.sees("Dropped records", 60)
+        browser.sees("Dropped records", 120)
         assert "1,349" in browser.text()
         browser.shot("ingested")
 
@@ -45,18 +46,18 @@ def test_a_run_outlives_tab_and_server(
         browser.open("about:blank")
         second_browser.open(f"{panel.url}/runs", name)  # another person sees the same run
         browser.open(f"{panel.url}/runs/{name}", "Curves")
-        before = until(lambda: step_shown(browser), "steps after reopening")
-        until(lambda: step_shown(browser) > before, "steps that go on")
+        before = until(lambda: step_shown(browser), "steps after reopening", 60)
+        until(lambda: step_shown(browser) > before, "steps that go on", 120)
 
         panel.restart()  # the open page comes back by itself
         before = step_shown(browser)
-        until(lambda: step_shown(browser) > before, "steps after the restart", 90)
+        until(lambda: step_shown(browser) > before, "steps after the restart", 120)
 
         browser.click("Stop")
         browser.click("Stop the run")
         in_state(browser, "stopped")
-        browser.sees("Last checkpoint: step", 20)
-        until(lambda: "stopped" in second_browser.text(), "the other person to see that it was stopped")
+        browser.sees("Last checkpoint: step", 60)
+        until(lambda: "stopped" in second_browser.text(), "the other person to see that it was stopped", 60)
         browser.shot("stopped")
         # While the server restarts its address answers nobody; the console may say so, and nothing else.
         assert [c for c in browser.complaints() if "ERR_CONNECTION" not in c and "WebSocket" not in c] == []
@@ -85,6 +86,7 @@ def test_data_are_replaced_only_when_a_person_accepts(tmp_path: Path, browser: B
 
 
 @pytest.mark.train
+@pytest.mark.timeout(1500)
 def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: Path, browser: Browser) -> None:
     """Stop a reward model, resume it to its end, train a policy, evaluate, read the verdict; on a phone's window."""
     shutil.copytree(tiny_model, tmp_path / "models/tiny")
@@ -112,6 +114,7 @@ def test_from_a_resumed_reward_model_to_the_verdict(tmp_path: Path, tiny_model: 
         browser.sees("aios hrm-hf evaluate")
         browser.click("Start")
         until(lambda: "/runs/dpo" in browser.driver.current_url, "the run's page")
+        until(lambda: browser.driver.find_elements("css selector", ".chart canvas"), "the policy's curves", 300)
         browser.sees("Read the verdict", 600)
         browser.shot("phone-finished")
         browser.click("Read the verdict")

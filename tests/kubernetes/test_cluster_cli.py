@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from jobs.contract.manifest import verify
-from tests.kubernetes.cluster import Space, kubectl, new_space, until
+from tests.kubernetes.cluster import SAMPLE, Space, kubectl, new_space, until
 from tests.kubernetes.played import make_runs
 from tests.kubernetes.rendering import helm
 from tests.kubernetes.test_cluster import quick
@@ -75,7 +75,8 @@ def shown(cli: Cli, run: str, where: list[str]) -> dict[str, Any]:
 
 def ends(cli: Cli, run: str, where: list[str], phase: str = "succeeded") -> dict[str, dict[str, Any]]:
     """Wait until a run has come to a phase; returns its steps."""
-    until(lambda: shown(cli, run, where)["phase"] == phase, 900, 2)
+    until(lambda: shown(cli, run, where)["ended"], 900, 2)
+    assert shown(cli, run, where)["phase"] == phase
     return {step["name"]: step for step in shown(cli, run, where)["steps"]}
 
 
@@ -106,6 +107,14 @@ def failing(space: Space, name: str) -> Path:
     return space.values(name, *quick(name), "steps.fetch-model.args.model=artifacts/base/late")
 
 
+def bring_model(space: Space) -> None:
+    """Put the model there that the second step wants, for the pods' user."""
+    late = space.folder / "artifacts/base/late"
+    shutil.copytree(space.folder / "artifacts/base/tiny", late)
+    for path in [late, *late.iterdir()]:
+        os.chown(path, 10001, 10001)
+
+
 def test_resume_after_a_failure_installs_a_successor(space: Space, tmp_path: Path) -> None:
     """A run that failed for good goes on as RUN-r2, then RUN-r3, on the same folders; what was done is skipped."""
     cli, where = Cli(tmp_path), ["-n", space.namespace]
@@ -113,7 +122,7 @@ def test_resume_after_a_failure_installs_a_successor(space: Space, tmp_path: Pat
     space.releases += ["f", "f-r2", "f-r3"]
     assert "artifacts/base/late" in said
     assert "artifacts/base/late" in cli("jobs", "resume", "f", *where, "--follow", code=None)
-    shutil.copytree(space.folder / "artifacts/base/tiny", space.folder / "artifacts/base/late")
+    bring_model(space)
     cli("jobs", "resume", "f", *where)
     steps = ends(cli, "f", where)
     assert (steps["ingest"]["state"], steps["fetch-model"]["state"]) == ("already done", "succeeded")
@@ -128,7 +137,7 @@ def test_resume_after_an_uninstall_takes_the_values_from_the_claim(space: Space,
     cli("jobs", "submit", *where, "--follow", code=None)
     space.releases.append("u")
     helm("uninstall", "u", "--namespace", space.namespace)
-    shutil.copytree(space.folder / "artifacts/base/tiny", space.folder / "artifacts/base/late")
+    bring_model(space)
     until(lambda: not space.api.get(space.api.path("configmaps"), labelSelector="aios-alignment/run")["items"])
     assert "aios jobs resume u" in cli("jobs", "status", "u", *where, code=64)
     cli("jobs", "resume", "u", *where)
@@ -137,18 +146,23 @@ def test_resume_after_an_uninstall_takes_the_values_from_the_claim(space: Space,
     assert "knows a run nobody" in cli("jobs", "resume", "nobody", *where, code=64)
 
 
-def test_lineage_is_checked_where_the_claim_is(space: Space, tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["none", "run"])
+def test_lineage_is_checked_where_the_claim_is(space: Space, tmp_path: Path, isolation: str) -> None:
     """`lineage` names what a run's results were made from; a published file that was changed since ends with 66."""
     cli, values = Cli(tmp_path), quick_values(space, "l")
+    root = space.folder / "isolated/l" if isolation == "run" else space.folder
+    for folder in (root / "artifacts", root / "training_data"):  # a host path has no fsGroup to do this
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chown(folder, 10001, 10001)
     where = options(space, values)
-    cli("jobs", "submit", *where)
+    cli("jobs", "submit", *where, "--input", str(SAMPLE), f"--set=workspace.isolation={isolation}")
     space.releases.append("l")
     ends(cli, "l", where)
     said = cli("jobs", "lineage", "l", *where)
     assert "✔ ingest  training_data/curated_datasets/l" in said
     links = orjson.loads(cli("jobs", "lineage", "l", *where, "--json"))
     assert {link["step"]: link["problem"] for link in links} == {"ingest": "", "fetch-model": ""}
-    with (space.folder / "training_data/curated_datasets/l/train.jsonl").open("ab") as file:
+    with (root / "training_data/curated_datasets/l/train.jsonl").open("ab") as file:
         file.write(b"{}\n")
     assert "✘ ingest" in cli("jobs", "lineage", "l", *where, code=66)
 
@@ -209,7 +223,7 @@ def test_an_upload_does_not_touch_what_a_live_run_uses(space: Space, tmp_path: P
     where = options(space, values)
     make_runs(space.api, ["played"])
     (tmp_path / "x.jsonl").write_text("{}\n")
-    target = "training_data/curated_datasets/played-000/train.jsonl"
+    target = "training_data/curated_datasets/played/train.jsonl"
     said = cli("jobs", "upload", "x.jsonl", target, *where, code=74)
     assert "is used by the run played" in said
     assert "1 files sent" in cli("jobs", "upload", "x.jsonl", "training_data/y.jsonl", *where)

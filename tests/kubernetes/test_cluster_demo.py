@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from jobs.contract.manifest import verify
-from tests.kubernetes.cluster import IMAGES, SAMPLE, Space, new_space
-from tests.kubernetes.rendering import CHARTS, REPOSITORY
+from tests.kubernetes.cluster import IMAGES, SAMPLE, Space, kubectl, new_space
+from tests.kubernetes.rendering import CHARTS, REPOSITORY, helm
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(5400)]
 # Fractions by --set-json: helm's --set takes them for text, and the schema refuses it.
@@ -126,3 +126,36 @@ def test_the_same_values_at_home_give_the_same_files_and_numbers(space: Space, t
         orjson.loads((root / "artifacts/evaluation/same/report.json").read_bytes()) for root in (home, space.folder)
     ]
     assert reports[0]["headline"] == reports[1]["headline"]
+
+
+def test_one_command_from_an_empty_namespace_to_models_that_load(space: Space) -> None:
+    """`make cluster-demo` makes namespace, claim and run, waits for the verdict, and brings home models that load."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    namespace, folder = f"{space.namespace}-one", space.folder / "one"
+    folder.mkdir()
+    folder.chmod(0o777)
+    settings = ["--set image.pullPolicy=Never", f"--set image.tag={os.environ.get('AIOS_TEST_TAG', '0.1.0-cpu')}"]
+    settings += [word.replace("--set-json=", "--set ").replace("--set=", "--set ") for word in SHORT]
+    environment = os.environ | {
+        "NAMESPACE": namespace,
+        "RUN": "one",
+        "PLATFORM": f"--set workspace.hostPath={folder}",
+        "SETTINGS": " ".join(settings),
+        "AIOS": f"{sys.executable} -m jobs.cli",
+    }
+    home = REPOSITORY / "build/demo"
+    shutil.rmtree(home, ignore_errors=True)
+    try:
+        script = str(REPOSITORY / "k8s/local/cluster-demo.sh")
+        done = subprocess.run([script], env=environment, capture_output=True, text=True)
+        print(f"\n{done.stderr[-3000:]}\n{done.stdout[-3000:]}")
+        assert done.returncode == 0
+    finally:
+        for release in ("one", "platform"):
+            helm("uninstall", release, "--namespace", namespace, "--ignore-not-found")
+        kubectl("delete", "namespace", namespace, "--wait=false", check=False)
+        kubectl("delete", "pv", f"aios-alignment-{namespace}-aios-workspace", "--wait=false", check=False)
+    assert AutoModelForCausalLM.from_pretrained(home / "dpo/one").config.model_type == "llama"
+    assert AutoModelForSequenceClassification.from_pretrained(home / "rm/one").config.num_labels == 1
+    assert orjson.loads((home / "evaluation/one/report.json").read_bytes())["verdict"]["sentence"]

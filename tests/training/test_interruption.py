@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[object, ...]] = {
         "--max-steps", 11, "--save-steps", 2, "--batch-size", 2, "--gradient-accumulation", 2, "--logging-steps", 3,
         "--lora-rank", 4, "--lora-dropout", 0.2,
     ),
+    # Asks its reference and evaluates the initial model after its first step.
+    "dpo-bf16": ("--epochs", 2, "--save-steps", 1, "--bf16"),
     # Stops by itself long before its last step, and publishes an earlier model than its last.
     "rm-early": (
         "--epochs", 40, "--eval-steps", 2, "--early-stopping", 3, "--lr", 0.3, "--lr-scheduler", "constant",

@@ -30,10 +30,9 @@ def out_of_memory(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any])
 
 
 def memory_used_up(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any]) -> Diagnosis:
-    which = next(
-        (c for c in scene.pod.get("spec", {}).get("containers") or [] if c.get("name") == end.get("container")),
-        container(scene.pod),
-    )
+    spec = scene.pod.get("spec", {})
+    every = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    which = next((c for c in every if c.get("name") == end.get("container")), container(scene.pod))
     whole = scene.pod.get("spec", {}).get("resources") or {}
     limit = ((which.get("resources") or {}).get("limits") or whole.get("limits") or {}).get("memory")
     memory = said.get("memory") or {}

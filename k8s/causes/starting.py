@@ -35,7 +35,7 @@ def cannot_start(scene: Scene) -> Diagnosis | None:
     if scene.status.get("phase") in ("Succeeded", "Failed"):
         return None
     for wait in waiting(scene.pod):
-        reason, message = wait.get("reason", ""), wait.get("message", "")
+        reason, message = (wait.get("reason") or ""), (wait.get("message") or "")
         if reason in _IMAGE:
             return _image(scene, wait, reason, message)
         if reason in _CONFIG:
@@ -47,7 +47,7 @@ def cannot_start(scene: Scene) -> Diagnosis | None:
 
 def _image(scene: Scene, wait: Mapping[str, Any], reason: str, message: str) -> Diagnosis:
     image = _specified(scene, wait.get("container", "")).get("image") or wait.get("image") or "?"
-    pulls = [e for e in scene.events if e.get("reason") == "Failed" and "pull image" in str(e.get("message", ""))]
+    pulls = [e for e in scene.events if e.get("reason") == "Failed" and "pull image" in str(e.get("message") or "")]
     if "Back-off" in message and ":" not in message.partition('"')[2].partition('"')[2] and pulls:
         message = str(pulls[-1].get("message", ""))  # servers before 1.31 name the cause in the event only
     passing = _PASSING.search(message) is not None and reason not in _ALWAYS
@@ -192,4 +192,5 @@ def _sandbox(scene: Scene) -> Diagnosis | None:
 def claim_names(scene: Scene) -> list[str]:
     """Return the claims that a pod mounts."""
     volumes = scene.pod.get("spec", {}).get("volumes") or []
-    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim")]
+    claims = [(volume.get("persistentVolumeClaim") or {}).get("claimName") for volume in volumes]
+    return [name for name in claims if name]

@@ -8,7 +8,7 @@ from typing import Any
 
 from k8s.causes.devices import FAULT, refused_device
 from k8s.causes.diagnosis import CONFIG_GRACE_S, IMAGE_GRACE_S, Diagnosis, Scene
-from k8s.objects import container, last_message, node_of, waiting
+from k8s.objects import container, last_message, name_of, node_of, waiting
 
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
           "RegistryUnavailable", "SignatureValidationFailed")  # fmt: skip
@@ -160,13 +160,14 @@ def _mounting(scene: Scene) -> Diagnosis | None:
             code="CONFIG", summary=f"its volume ({', '.join(claims)}) is still attached to another node",
             detail=message, node=node,
             resolution="wait a minute after a step that ran elsewhere, six after a lost node; a ReadWriteMany claim "
-            " avoids it",
+            "avoids it",
         )  # fmt: skip
     summary, advice = _explain(message, "")
     if summary.startswith("the container cannot be made"):
         volume = re.search(r'for volume "([^"]+)"', message) or re.search(r"unmounted volumes=\[([^\]]+)\]", message)
         summary = f"the volume {volume[1] if volume else ', '.join(claims)} cannot be mounted on {node}"
-        advice = f"see the message; `kubectl describe pvc {' '.join(claims)}`, and the storage driver on that node"
+        what = f"pvc {' '.join(claims)}" if claims else f"pod {name_of(scene.pod)}"
+        advice = f"see the message; `kubectl describe {what}`, and the storage driver on that node"
         return Diagnosis(code="CONFIG", summary=summary, detail=message, node=node, resolution=advice)
     return Diagnosis(code="CONFIG", summary=summary, detail=message, node=node, resolution=advice,
                      fatal_after_s=CONFIG_GRACE_S)  # fmt: skip

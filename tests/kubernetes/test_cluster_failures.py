@@ -262,6 +262,32 @@ def test_a_hung_step_reaches_the_status_through_its_probe(place: Place) -> None:
     assert place.outcomes["hangs"] is Outcome.SUCCEEDED
 
 
+def supervised(code: str, **environment: str) -> Object:
+    """Return a Job whose PID 1 is our supervisor over a line of Python."""
+    own = {"AIOS_RUN": "r", "AIOS_STEP": "rm", "AIOS_RUNS_DIR": "/tmp/runs", "AIOS_HEARTBEAT_S": "0.5"} | environment
+    probe = {"exec": {"command": ["/bin/sh", "-c", "! cat /tmp/aios-hung"]}, "periodSeconds": 2, "failureThreshold": 1}
+    command = ["python3", "-m", "jobs.supervisor", "--", "python3", "-c", code]
+    env = [{"name": key, "value": value} for key, value in own.items()]
+    resources = {"limits": {"memory": "128Mi"}}
+    return failures.job(
+        spec={"backoffLimit": 0},
+        container={"command": command, "env": env, "readinessProbe": probe, "resources": resources},
+    )
+
+
+def test_the_supervisor_in_a_pod_tells_memory_and_hanging(place: Place) -> None:
+    """As PID 1 of a real container: a killed child is want of memory with its peak, a silent one hangs."""
+    hungry = supervised("b = bytearray(400 << 20)", AIOS_GROW_MEMORY="1")
+    place.start("hungry", hungry)
+    place.start("silent", supervised("import time; time.sleep(60)", AIOS_HANG_AFTER_S="2"))
+    until(lambda: place.code("silent") == "HUNG", 60)
+    assert "no step was finished yet" in place.state("silent")["diagnosis"]["summary"]
+    until(lambda: "hungry" in place.outcomes, 90)
+    attempt = place.state("hungry")["attempts"][-1]
+    assert (attempt["exit_code"], attempt["code"]) == (137, "OOM_CONTAINER")
+    assert "limit 128Mi" in place.state("hungry")["diagnosis"]["summary"]
+
+
 @pytest.mark.parametrize("how", ["evict", "delete"])
 def test_a_pod_that_traps_sigterm_and_exits_0_is_no_success(place: Place, how: str) -> None:
     """Its Job is complete and the pod gone, but nothing was published: the run fails, and says what befell the pod."""

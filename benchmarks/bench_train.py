@@ -1,6 +1,6 @@
 """Training side by side: ours, stock TRL 1.16 and tuned TRL, alternating, on the same pairs, model, seed and steps.
 
-    python benchmarks/bench_train.py [--cases main 64 256 1024 lora] [--kinds rm dpo] [--results FILE --at-most 3]
+    python benchmarks/bench_train.py [--cases main 64 256 1024 lora] [--kinds rm dpo] [--results FILE --for-s 240]
 
 The pairs are those of --export that fit into the length limit whole, so that all three learn from the same tokens;
 for the case 1024 the answers of several are joined, for 64 they are cut to their first words. Every measurement is a
@@ -8,8 +8,8 @@ process of its own; figures are medians over repetitions. Stock is TRL's default
 reference model asked at every step); tuned has checkpointing off and the reference precomputed. Ours also evaluates
 the initial model.
 
-With --results every run is kept in a file and only missing ones are made, --at-most so many at a time; --report prints
-the tables of what is there.
+With --results every run is kept in a file and only missing ones are made, none begun after --for-s seconds; --report
+prints the tables of what is there.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, help="instead of the case's own")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--results", type=Path, help="file of what was measured, continued")
-    parser.add_argument("--at-most", type=int, default=1000, metavar="N", help="run N processes, then end")
+    parser.add_argument("--for-s", type=float, default=1e9, metavar="S", help="begin no run after so many seconds")
     parser.add_argument("--report", action="store_true", help="measure nothing, print --results")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -82,21 +82,23 @@ def main() -> None:
         print(json.dumps(measure(variant, kind, CASES[case], Path(data), Path(folder), float(started), options)))
         return
     done = read_results(options.results)
+    began = time.monotonic()
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="bench-train-") as name:
-        rows = [] if options.report else ingested(options.export, Path(name))
-        for case, kind in ((case, kind) for case in options.cases for kind in options.kinds):
-            mine = done.setdefault(f"{case} {kind}", {variant: [] for variant in VARIANTS})
+        for case, kind, variant in [] if options.report else missing(done, options):
+            if time.monotonic() - began > options.for_s:
+                break
             data = Path(name) / case / kind
-            for variant in [] if options.report else missing(mine, options.repetitions or CASES[case].repetitions):
-                if options.at_most:
-                    if not data.exists():
-                        published(rows, kind, case, options, data)
-                    mine[variant].append(once(variant, kind, case, data, Path(name)))
-                    options.at_most -= 1
-                    if options.results:
-                        options.results.write_text(json.dumps(done), encoding="utf-8")
-            if all(mine.values()):
-                report(kind, case, mine)
+            if not data.exists():
+                rows = rows or ingested(options.export, Path(name))
+                published(rows, kind, case, options, data)
+            done[case + " " + kind][variant].append(once(variant, kind, case, data, Path(name)))
+            if options.results:
+                options.results.write_text(json.dumps(done), encoding="utf-8")
+    for title, runs in done.items():
+        if all(runs.values()):
+            case, kind = title.split()
+            report(case, kind, runs)
 
 
 def read_results(path: Path | None) -> dict[str, Results]:
@@ -107,14 +109,16 @@ def read_results(path: Path | None) -> dict[str, Results]:
     return found
 
 
-def missing(done: Results, repetitions: int) -> list[str]:
-    """Return the tools that are still to be run, alternating."""
+def missing(done: dict[str, Results], options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Return (case, kind, tool) of the runs that are still to be made, alternating."""
     turns = []
-    for number in range(repetitions):
+    for number in range(max(options.repetitions or CASES[case].repetitions for case in options.cases)):
         # Another one begins each time: whoever comes first in a quiet minute must not always be the same.
-        for variant in VARIANTS[number % 3 :] + VARIANTS[: number % 3]:
-            if len(done[variant]) <= number:
-                turns.append(variant)
+        order = VARIANTS[number % 3 :] + VARIANTS[: number % 3]
+        for case, kind in ((case, kind) for case in options.cases for kind in options.kinds):
+            made = done.setdefault(f"{case} {kind}", {variant: [] for variant in VARIANTS})
+            if number < (options.repetitions or CASES[case].repetitions):
+                turns += [(case, kind, variant) for variant in order if len(made[variant]) <= number]
     return turns
 
 
@@ -353,7 +357,7 @@ def chats(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def report(kind: str, case: str, runs: Results) -> None:
+def report(case: str, kind: str, runs: Results) -> None:
     """Print rows of a Markdown table: medians over the repetitions, and how many times ours is faster."""
     pairs = CASES[case].batch_size[kind]
     for run in (run for mine in runs.values() for run in mine):

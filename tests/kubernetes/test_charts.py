@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -140,6 +141,22 @@ def test_the_conductor_may_change_the_jobs_of_its_run_and_nothing_else(tmp_path:
 def _panel(*settings: str) -> dict[str, Any]:
     given = [f"--set=panel.{item}" for item in ("enabled=true", "token.secret=panel-token", *settings)]
     return {item["kind"]: item for item in objects(render("platform", None, *given, release="platform"))}
+
+
+def test_the_panel_has_every_right_that_a_run_s_role_gives_away(tmp_path: Path) -> None:
+    """The API server lets nobody make a Role with rights that he lacks."""
+    values = write_values("kind-cpu", tmp_path, "kueue.queue=team")
+    given = next(o for o in objects(render("run", values)) if o["kind"] == "Role")["rules"]
+    owned = {
+        (group, kind, verb)
+        for rule in _panel("submit=true")["Role"]["rules"]
+        for group in rule["apiGroups"]
+        for kind in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    for rule in given:
+        for kind, verb in itertools.product(rule["resources"], rule["verbs"]):
+            assert (rule["apiGroups"][0], kind, verb) in owned
 
 
 def test_the_panel_looks_and_with_submit_it_launches() -> None:

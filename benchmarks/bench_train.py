@@ -206,6 +206,7 @@ def measure(
         else trl(kind, case, data, options, folder, variant == "tuned")
     )
     result["start_s"] = result["began"][0] - started
+    result["start_cpu_s"] = result["start_cpu_s"][0]
     # From the first step's beginning to the last one's end, with whatever comes between steps.
     result["training_s"] = result["began"][-1] - result["began"][0] + result["steps_s"][-1]
     del result["began"]
@@ -263,11 +264,13 @@ def clock(warm: float | None = None) -> tuple[Any, dict[str, list[float]]]:
     """Return a callback and the lists it fills: when each step began, its seconds, its processor seconds."""
     from transformers import TrainerCallback
 
-    times: dict[str, list[float]] = {"began": [], "steps_s": [], "cpu_s": []}
+    times: dict[str, list[float]] = {"began": [], "steps_s": [], "cpu_s": [], "start_cpu_s": []}
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             times["began"].append(time.time())
+            if not times["start_cpu_s"]:
+                times["start_cpu_s"].append(time.process_time())
             if warm is not None:
                 print(json.dumps({"start_s": time.time() - warm}), flush=True)
                 os._exit(0)
@@ -370,7 +373,7 @@ def report(case: str, kind: str, runs: Results) -> None:
         run["tokens_per_s"] = (run["tokens"][-1] - run["tokens"][0]) / sum(run["steps_s"][1:])
 
     def median(key: str, variant: str) -> float:
-        return float(statistics.median(run[key] for run in runs[variant]))
+        return float(statistics.median(run[key] for run in runs[variant] if key in run))
 
     def ratio(key: str, variant: str) -> float:
         both = zip(runs[variant], runs["ours"], strict=False)  # run next to each other
@@ -380,9 +383,9 @@ def report(case: str, kind: str, runs: Results) -> None:
     print(f"\n{kind}, {case}: {pairs} pairs a step, {repetitions} repetitions of {steps} steps")
     print(
         "| tool | pairs/s | ours is faster | CPU s a step | ours needs less | tokens/s "
-        "| start to first step, s (warm) | training, s | process, s | peak MB | eval loss | loss apart by |"
+        "| start to first step, s (warm) | CPU s | training, s | process, s | peak MB | eval loss | loss apart by |"
     )
-    print("| --- " * 12 + "|")
+    print("| --- " * 13 + "|")
     stock = runs["stock"][0]
     for variant in VARIANTS:
         run = runs[variant][0]
@@ -396,6 +399,7 @@ def report(case: str, kind: str, runs: Results) -> None:
             "" if variant == "ours" else f"{ratio('step_cpu_s', variant):.2f}",
             f"{median('tokens_per_s', variant):.0f}",
             f"{median('start_s', variant):.1f}{warm}",
+            f"{median('start_cpu_s', variant):.1f}",
             f"{median('training_s', variant):.1f}",
             f"{median('process_s', variant):.1f}",
             f"{median('peak_mb', variant):,.0f}",

@@ -47,6 +47,8 @@ def import_libraries() -> None:
     Of 6.5 s of processor time, looking for garbage among the new modules took 0.9 s, wandb 0.6 s, the solvers of object
     detection losses 0.5 s, a second list of all installed files 0.4 s.
     """
+    if sys.modules.keys() >= set(_HEAVY):
+        return
     with (
         _no_garbage_collection(),
         _one_list_of_packages(),

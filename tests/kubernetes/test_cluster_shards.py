@@ -40,7 +40,7 @@ def test_three_pods_score_what_one_would(space: Space) -> None:
     indexes = {pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in pods}
     assert (len(pods), indexes) == (3, {"0", "1", "2"})
     one, three = scores(space, "one"), scores(space, "three")
-    assert len(one) > 100
+    assert len(one) > 50
     assert [row["row"] for row in three] == list(range(len(one)))
     for key in ("reward_chosen", "reward_rejected"):
         assert [row[key] for row in three] == pytest.approx([row[key] for row in one], abs=1e-5)

@@ -229,46 +229,61 @@ def ours(
         "--precision", options.precision, "--eval-steps", 10**6, "--save-steps", 10**6,
         "--lora-rank", case.lora_rank,
     ]  # fmt: skip
-    if warm is not None:
-        end_at_first_step(warm)
+    times = watch_ours(warm)
     code = run([str(part) for part in line])
     if code:
         raise SystemExit(code)
     lines = read_metrics(folder / output / "metrics.jsonl")
     train = [line for line in lines if line["kind"] == "train"]
-    return {
-        "steps_s": [line["step_time_s"] for line in train],
+    return times | {
         "losses": [line["loss"] for line in train],
         "tokens": [line["num_tokens"] for line in train],
         "eval_loss": lines[-1]["eval_loss_last"],
-        "began": [line["time"] - line["step_time_s"] for line in train],
     }
 
 
-def end_at_first_step(started: float) -> None:
-    """Let the first step of a training print when it began, and end the process."""
+def watch_ours(warm: float | None) -> dict[str, list[float]]:
+    """Put a clock into our next training; with `warm`, its first step prints when it began and ends the process."""
     from jobs.training import session
 
     learn = session.TrainingSession.learn
+    times: dict[str, list[float]] = {}
 
-    def learn_no_further(self: Any, trainer: Any) -> None:
-        from transformers import TrainerCallback
-
-        class End(TrainerCallback):  # type: ignore[misc]
-            def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-                print(json.dumps({"start_s": time.time() - started}), flush=True)
-                os._exit(0)
-
-        trainer.add_callback(End())
+    def learn_watched(self: Any, trainer: Any) -> None:
+        callback, mine = clock(warm)
+        times.update(mine)
+        trainer.add_callback(callback)
         learn(self, trainer)
 
-    session.TrainingSession.learn = learn_no_further  # type: ignore[method-assign]
+    session.TrainingSession.learn = learn_watched  # type: ignore[method-assign]
+    return times
+
+
+def clock(warm: float | None = None) -> tuple[Any, dict[str, list[float]]]:
+    """Return a callback and the lists it fills: when each step began, its seconds, its processor seconds."""
+    from transformers import TrainerCallback
+
+    times: dict[str, list[float]] = {"began": [], "steps_s": [], "cpu_s": []}
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            times["began"].append(time.time())
+            if warm is not None:
+                print(json.dumps({"start_s": time.time() - warm}), flush=True)
+                os._exit(0)
+            self.cpu = time.process_time()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            times["steps_s"].append(time.time() - times["began"][-1])
+            times["cpu_s"].append(time.process_time() - self.cpu)
+
+    return Clock(), times
 
 
 def trl(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folder: Path, tuned: bool) -> dict[str, Any]:
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback, set_seed
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
     from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
     from jobs.models.load import load_tokenizer
@@ -276,17 +291,7 @@ def trl(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folde
     os.environ["TQDM_DISABLE"] = "1"
     data = {name: chats(dataset / f"{name}.jsonl") for name in ("train", "eval")}
     tokenizer = load_tokenizer(options.model)
-    seconds: list[float] = []
-    began: list[float] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.started = time.perf_counter()
-            began.append(time.time())
-
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            seconds.append(time.perf_counter() - self.started)
-
+    watch, times = clock()
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": options.steps,
@@ -322,7 +327,7 @@ def trl(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folde
         "eval_dataset": Dataset.from_list(data["eval"]),
         "processing_class": tokenizer,
         "peft_config": lora,
-        "callbacks": [Clock()],
+        "callbacks": [watch],
     }
     set_seed(42)
     if kind == "rm":
@@ -334,12 +339,10 @@ def trl(kind: str, case: Case, dataset: Path, options: argparse.Namespace, folde
         trainer = DPOTrainer(model=model, args=DPOConfig(**arguments, precompute_ref_log_probs=tuned), **common)
     trainer.train()
     history = [line for line in trainer.state.log_history if "loss" in line]
-    return {
-        "steps_s": seconds,
+    return times | {
         "losses": [line["loss"] for line in history],
         "tokens": [line["num_tokens"] for line in history],
         "eval_loss": trainer.evaluate()["eval_loss"],
-        "began": began,
     }
 
 
@@ -363,6 +366,7 @@ def report(case: str, kind: str, runs: Results) -> None:
     for run in (run for mine in runs.values() for run in mine):
         # The first step warms caches and allocators up; the others differ, since their pairs do.
         run["step_s"] = statistics.mean(run["steps_s"][1:])
+        run["step_cpu_s"] = statistics.mean(run["cpu_s"][1:])
         run["tokens_per_s"] = (run["tokens"][-1] - run["tokens"][0]) / sum(run["steps_s"][1:])
 
     def median(key: str, variant: str) -> float:
@@ -375,10 +379,10 @@ def report(case: str, kind: str, runs: Results) -> None:
     repetitions, steps = min(map(len, runs.values())), len(runs["ours"][0]["losses"])
     print(f"\n{kind}, {case}: {pairs} pairs a step, {repetitions} repetitions of {steps} steps")
     print(
-        "| tool | pairs/s | ours is faster | tokens/s | start to first step, s (warm) | training, s | process, s "
-        "| peak MB | eval loss | loss apart by |"
+        "| tool | pairs/s | ours is faster | CPU s a step | ours needs less | tokens/s "
+        "| start to first step, s (warm) | training, s | process, s | peak MB | eval loss | loss apart by |"
     )
-    print("| --- " * 10 + "|")
+    print("| --- " * 12 + "|")
     stock = runs["stock"][0]
     for variant in VARIANTS:
         run = runs[variant][0]
@@ -388,6 +392,8 @@ def report(case: str, kind: str, runs: Results) -> None:
             variant,
             f"{pairs / median('step_s', variant):.2f}",
             "" if variant == "ours" else f"{ratio('step_s', variant):.2f}",
+            f"{median('step_cpu_s', variant):.1f}",
+            "" if variant == "ours" else f"{ratio('step_cpu_s', variant):.2f}",
             f"{median('tokens_per_s', variant):.0f}",
             f"{median('start_s', variant):.1f}{warm}",
             f"{median('training_s', variant):.1f}",

@@ -28,7 +28,7 @@ from k8s.options import (
     print_json,
     show_progress,
 )  # fmt: skip
-from k8s.show import headline, plain, runs_table, steps_table
+from k8s.show import evidence, headline, plain, runs_table, steps_table
 from k8s.view import RunView
 
 
@@ -317,10 +317,12 @@ def _show(view: RunView) -> None:
     if console.is_terminal:
         console.print(headline(view))
         console.print(steps_table(view))
-        return
-    click.echo(f"{view.name}: {view.phase}")
-    for step in view.steps:
-        click.echo(plain(step))
+    else:
+        click.echo(f"{view.name}: {view.phase}")
+        for step in view.steps:
+            click.echo(plain(step))
+    for line in evidence(view):
+        click.echo(f"  {line}")
 
 
 for command in (workspace.doctor, workspace.upload, workspace.download, workspace.lineage_command):

@@ -84,6 +84,8 @@ def _found(
     if found is None or (found.code in ("INTERRUPTED_SAVED", "USER_DELETED") and _has_failed(job)):
         alone = _job_alone(job, ranked, recorded)
         found = alone if alone is not None else found
+    if found is not None and found.code == "USER_DELETED" and job.get("spec", {}).get("suspend"):
+        return None  # a suspended Job deletes its pods itself
     if found is None and not _current(job, ranked):
         found = _queued(job, workloads) or refused.not_made(job, events, now) or _vanished(job, recorded)
     return found
@@ -124,7 +126,8 @@ def _rank(diagnosis: Diagnosis) -> int:
 
 
 def _ended_at(pod: Object, now: float) -> float:
-    ends = [s.get("state", {}).get("terminated", {}) for s in pod.get("status", {}).get("containerStatuses") or []]
+    found = pod.get("status", {}).get("containerStatuses") or []
+    ends = [(status.get("state") or {}).get("terminated") or {} for status in found]
     stamps = [at for end in ends if (at := seconds(end.get("finishedAt"))) is not None]
     return min(stamps, default=now)
 
@@ -151,7 +154,7 @@ def _job_alone(job: Object, pods: list[Object], recorded: Sequence[Mapping[str, 
     failed = _verdict(job)
     if failed is None:
         return None
-    reason, message = failed.get("reason", ""), failed.get("message", "")
+    reason, message = (failed.get("reason") or ""), (failed.get("message") or "")
     if reason == "DeadlineExceeded":
         limit = job.get("spec", {}).get("activeDeadlineSeconds")
         return Diagnosis(
@@ -205,7 +208,7 @@ def _queued(job: Object, workloads: Sequence[Object]) -> Diagnosis | None:
         summary = f"Kueue took its quota away ({evicted.get('reason', '')}); {summary} again"
     if workload.get("spec", {}).get("active") is False:
         summary, advice = f"its Workload in the queue {queue} was deactivated", "somebody set spec.active: false on it"
-    detail = reserved.get("message") or evicted.get("message", "")
+    detail = reserved.get("message") or (evicted.get("message") or "")
     return Diagnosis(code="QUEUED_KUEUE", summary=summary, detail=detail, resolution=advice)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 Object = Mapping[str, Any]
 
 STEP_CONTAINER = "step"
+_OURS = {"exit_code", "state", "message", "manifest_sha256"}
 _UNITS = {
     "": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50,
@@ -74,7 +75,9 @@ def statuses(pod: Object) -> list[dict[str, Any]]:
 
 def sidecars(pod: Object) -> set[str]:
     """Return the names of native sidecars: init containers that go on beside the step and end after it."""
-    return {c["name"] for c in pod.get("spec", {}).get("initContainers") or [] if c.get("restartPolicy") == "Always"}
+    return {
+        c.get("name", "") for c in pod.get("spec", {}).get("initContainers") or [] if c.get("restartPolicy") == "Always"
+    }
 
 
 def _state(status: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
@@ -129,7 +132,8 @@ def termination_message(pod: Object) -> dict[str, Any]:
         document = json.loads(end["message"]) if end and end.get("message") else {}
     except json.JSONDecodeError:
         return {}
-    return document if isinstance(document, dict) else {}
+    # A step that dies without its supervisor may leave a JSON line of a log instead.
+    return document if isinstance(document, dict) and _OURS & document.keys() else {}
 
 
 def proven(pod: Object) -> bool:

@@ -18,6 +18,7 @@ _COLORS = {
     Phase.FAILED: "bold red",
     Phase.SKIPPED: "yellow",
 }
+_EVENTS, _LONGEST = 3, 400
 _RUN_COLORS = {"succeeded": "green", "failed": "bold red", "running": "cyan", "stopped": "yellow", "stopping": "yellow"}
 
 
@@ -93,6 +94,15 @@ def plain(step: StepView) -> str:
         parts.append(duration(took(step)))
     parts += [part for part in (progress_text(step), step.message if step.phase is not Phase.SUCCEEDED else "") if part]
     return ", ".join(parts)
+
+
+def evidence(view: RunView) -> list[str]:
+    """Return what supports the diagnoses of a run's steps: the API's own words, the last events, what was changed."""
+    lines = []
+    for step in view.steps:
+        told = [str(step.diagnosis.get("detail") or ""), *step.diagnosis.get("evidence", ())[-_EVENTS:], *step.repairs]
+        lines += [f"{step.name}: {' '.join(text.split())[:_LONGEST]}" for text in told if text.strip()]
+    return lines
 
 
 def runs_table(views: Iterable[RunView]) -> Table:

@@ -28,6 +28,10 @@ class StepView:
     progress: dict[str, Any] = field(default_factory=dict)
     """From metrics.jsonl: step, max_steps, loss, accuracy, margin, remaining_s; only what is known."""
     manifest_sha256: str | None = None
+    diagnosis: dict[str, Any] = field(default_factory=dict)
+    """In a cluster, what is wrong: code, summary, detail, resolution, evidence (events)."""
+    repairs: tuple[str, ...] = ()
+    """What was changed about it before it was tried again."""
     lines: tuple[str, ...] = ()
     """The end of its log while it runs, for the eye; not part of the JSON, which would change with every line."""
 

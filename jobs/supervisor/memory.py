@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+_NEARLY = 0.98
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +37,7 @@ class Memory:
         if not self.own or self._kills() <= self._before[0]:
             return None
         limit, peak = _gib(self.limit_bytes()), _gib(self.peak_bytes())
-        if self._limit_hits() > self._before[1]:
+        if self._limit_hits() > self._before[1] or self._full():
             message = (
                 f"out of memory: limit {limit}, peak {peak}; give the step more memory"
                 " (steps.NAME.resources.limits.memory), or take a smaller batch size or length"
@@ -63,6 +64,11 @@ class Memory:
         """Return the container's limit; None without one."""
         found = _number(self._v2 / "memory.max", self._v1 / "memory.limit_in_bytes") if self.own else None
         return found if found is not None and found < 1 << 60 else None  # v1 says 2**63 - 4096 for "none"
+
+    def _full(self) -> bool:
+        """Tell whether the peak has come to the limit; there are v1 kernels that kill without counting it."""
+        limit, peak = self.limit_bytes(), self.peak_bytes()
+        return limit is not None and peak is not None and peak >= _NEARLY * limit
 
     def _kills(self) -> int:
         return _counter("oom_kill", self._v2 / "memory.events", self._v1 / "memory.oom_control")

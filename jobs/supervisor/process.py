@@ -213,6 +213,7 @@ class Supervisor:
         with contextlib.suppress(OSError):
             self.attempt.event("finished", returncode=returncode, peak_memory_bytes=memory.get("peak"), **final)
             self.attempt.update(finished_at=time.time(), **final)
+            record_status(_run_folder(self.attempt.status["run"]))
         more: dict[str, Any] = {"attempt": self.attempt.number, "attempt_id": self.attempt.status["attempt_id"]}
         if memory:
             more["memory"] = memory

@@ -13,7 +13,7 @@ from k8s.objects import container, node_of, statuses
 FAULT = re.compile(
     r"\bXid\b|uncorrectable|ECC error|fallen off the bus|GPU is lost|nvidia-container-cli|nvml error|NVML: "
     r"|CUDA error: (unknown error|device.{0,20}unavailable|hardware|system not yet initialized)"
-    r"|no healthy devices|libcuda.*device not present", re.IGNORECASE,
+    r"|no healthy devices|could not select device driver|libcuda.*device not present", re.IGNORECASE,
 )  # fmt: skip
 _ADVICE = "cordon the node and look at its driver and device plugin (Xid, ECC); other nodes take the step"
 _RETRIED = {1, 70, 71, 128, 134, 135, 137, 139, 255}

@@ -86,7 +86,7 @@ def zombie(scene: Scene) -> Diagnosis | None:
 
 def rejected(scene: Scene) -> Diagnosis | None:
     """Diagnose a pod that its kubelet refused, evicted or ended: `status.reason` says so."""
-    reason, message = scene.status.get("reason", ""), scene.status.get("message", "")
+    reason, message = (scene.status.get("reason") or ""), (scene.status.get("message") or "")
     if not reason or proven(scene.pod):
         return None
     end = ending(scene.pod)
@@ -123,7 +123,7 @@ def ended(scene: Scene) -> Diagnosis | None:
     if end.get("reason") in ("StartError", "ContainerCannotRun"):
         from k8s.causes.starting import cannot_run
 
-        return cannot_run(scene, str(end.get("message", "")))
+        return cannot_run(scene, str(end.get("message") or ""))
     if "exec format error" in text:
         from k8s.causes.starting import cannot_run
 
@@ -154,7 +154,7 @@ def _by_code(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any], code
             detail=str(said.get("log", ""))[-1200:],
             resolution="it is tried again from the last checkpoint; the attempt's stdout.log has every thread's stack",
         )  # fmt: skip
-    if code == ExitCode.DIVERGED and (said.get("cause") == "device_memory" or _GPU_MEMORY.search(text)):
+    if code == ExitCode.DIVERGED and (said.get("cause") in ("device_memory", "cuda_oom") or _GPU_MEMORY.search(text)):
         return Diagnosis(
             code="OOM_GPU", summary="the GPU's memory is exhausted", detail=text, node=node,
             resolution="halve batch_size and double gradient_accumulation, then gradient_checkpointing, a smaller "
@@ -202,7 +202,7 @@ def disrupted(scene: Scene) -> Diagnosis | None:
     target = _disruption(scene)
     if target is None or proven(scene.pod):
         return None
-    reason, message = str(target.get("reason", "")), str(target.get("message", ""))
+    reason, message = str(target.get("reason") or ""), str(target.get("message") or "")
     if reason == "TerminationByKubelet":
         return kubelet_ended(scene, scene.status.get("reason") or "Evicted", scene.status.get("message") or message)
     node, end, said = node_of(scene.pod), ending(scene.pod) or {}, termination_message(scene.pod)
@@ -225,7 +225,7 @@ def deleted(scene: Scene) -> Diagnosis | None:
     if phase == "Unknown" or scene.status.get("reason") == "NodeLost":
         return Diagnosis(
             code="NODE_LOST", summary=f"its node {node} does not answer", node=node,
-            detail=scene.status.get("message", ""), resolution="it is replaced when the node is back or was removed",
+            detail=scene.status.get("message") or "", resolution="it is replaced when the node is back or was removed",
         )  # fmt: skip
     if _deleted_at(scene) is None:
         return None

@@ -12,6 +12,7 @@ from k8s.objects import container, ending, node_of, termination_message
 _REPLACED = "nothing: it is replaced, uncounted, and goes on from its last checkpoint"
 _PLACEMENT = ("NodeAffinity", "NodeName", "NodePorts", "TopologyAffinityError", "SMTAlignmentError", "InvalidNodeInfo",
               "PodOSSelectorNodeLabelDoesNotMatch", "PodOSNotSupported", "TaintToleration")  # fmt: skip
+_CHANGED = ("NodeAffinity", "TaintToleration")
 _FEATURES = ("AppArmor", "SysctlForbidden", "SupplementalGroupsPolicyNotSupported", "ProcMount",
              "PodFeatureUnsupported", "InvalidInitContainerRestartPolicy", "UserNamespacesNotSupported")  # fmt: skip
 _SHUTDOWN = ("Terminated", "NodeShutdown", "Shutdown")
@@ -28,7 +29,8 @@ def kubelet_ended(scene: Scene, reason: str, message: str) -> Diagnosis:
     if reason in _PLACEMENT:
         return Diagnosis(
             code="UNSCHEDULABLE", node=node, detail=message,
-            summary=f"the node {node} refused the pod ({reason}): its labels or taints changed after it was chosen",
+            summary=f"the node {node} refused the pod ({reason})"
+            + (": its labels or taints changed after it was chosen" if reason in _CHANGED else ""),
             resolution="nothing: it is tried again elsewhere; if it recurs, compare selectors and node labels: "
             "`aios jobs doctor`",
         )  # fmt: skip

@@ -23,17 +23,19 @@ def out_of_memory(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any])
     code = end.get("exitCode")
     if said.get("cause") == "node_memory":
         return False
-    if end.get("reason") != "OOMKilled" or code in (143, int(ExitCode.INTERRUPTED)) or code in DECISIVE:
+    if end.get("reason") != "OOMKilled" or code == ExitCode.INTERRUPTED or code in DECISIVE:
         return False
-    by_node = (condition(scene.pod, "DisruptionTarget") or {}).get("reason") == "TerminationByKubelet"
-    return not by_node and scene.status.get("reason") != "Evicted"
+    target = condition(scene.pod, "DisruptionTarget") or {}
+    asked_to_end = target.get("status") == "True" or scene.pod.get("metadata", {}).get("deletionTimestamp")
+    if code == 143 and (asked_to_end or said):
+        return False
+    return target.get("reason") != "TerminationByKubelet" and scene.status.get("reason") != "Evicted"
 
 
 def memory_used_up(scene: Scene, end: Mapping[str, Any], said: Mapping[str, Any]) -> Diagnosis:
-    which = next(
-        (c for c in scene.pod.get("spec", {}).get("containers") or [] if c.get("name") == end.get("container")),
-        container(scene.pod),
-    )
+    spec = scene.pod.get("spec", {})
+    every = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    which = next((c for c in every if c.get("name") == end.get("container")), container(scene.pod))
     whole = scene.pod.get("spec", {}).get("resources") or {}
     limit = ((which.get("resources") or {}).get("limits") or whole.get("limits") or {}).get("memory")
     memory = said.get("memory") or {}

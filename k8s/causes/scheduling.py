@@ -33,9 +33,9 @@ def unscheduled(scene: Scene) -> Diagnosis | None:
     scheduled = condition(scene.pod, "PodScheduled")
     if scheduled is None or scheduled.get("status") != "False":
         return _unseen(scene)
-    message = scheduled.get("message", "")
+    message = scheduled.get("message") or ""
     if scheduled.get("reason") == "SchedulingGated":
-        gates = [g.get("name", "") for g in scene.pod.get("spec", {}).get("schedulingGates") or []]
+        gates = [(g.get("name") or "") for g in scene.pod.get("spec", {}).get("schedulingGates") or []]
         queued = any("kueue" in gate for gate in gates)
         return Diagnosis(
             code="QUEUED_KUEUE" if queued else "UNSCHEDULABLE", detail=message,

@@ -8,7 +8,7 @@ from typing import Any
 
 from k8s.causes.devices import FAULT, refused_device
 from k8s.causes.diagnosis import CONFIG_GRACE_S, IMAGE_GRACE_S, Diagnosis, Scene
-from k8s.objects import container, last_message, node_of, waiting
+from k8s.objects import container, last_message, name_of, node_of, waiting
 
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
           "RegistryUnavailable", "SignatureValidationFailed")  # fmt: skip
@@ -35,7 +35,7 @@ def cannot_start(scene: Scene) -> Diagnosis | None:
     if scene.status.get("phase") in ("Succeeded", "Failed"):
         return None
     for wait in waiting(scene.pod):
-        reason, message = wait.get("reason", ""), wait.get("message", "")
+        reason, message = (wait.get("reason") or ""), (wait.get("message") or "")
         if reason in _IMAGE:
             return _image(scene, wait, reason, message)
         if reason in _CONFIG:
@@ -47,7 +47,7 @@ def cannot_start(scene: Scene) -> Diagnosis | None:
 
 def _image(scene: Scene, wait: Mapping[str, Any], reason: str, message: str) -> Diagnosis:
     image = _specified(scene, wait.get("container", "")).get("image") or wait.get("image") or "?"
-    pulls = [e for e in scene.events if e.get("reason") == "Failed" and "pull image" in str(e.get("message", ""))]
+    pulls = [e for e in scene.events if e.get("reason") == "Failed" and "pull image" in str(e.get("message") or "")]
     if "Back-off" in message and ":" not in message.partition('"')[2].partition('"')[2] and pulls:
         message = str(pulls[-1].get("message", ""))  # servers before 1.31 name the cause in the event only
     passing = _PASSING.search(message) is not None and reason not in _ALWAYS
@@ -160,13 +160,14 @@ def _mounting(scene: Scene) -> Diagnosis | None:
             code="CONFIG", summary=f"its volume ({', '.join(claims)}) is still attached to another node",
             detail=message, node=node,
             resolution="wait a minute after a step that ran elsewhere, six after a lost node; a ReadWriteMany claim "
-            " avoids it",
+            "avoids it",
         )  # fmt: skip
     summary, advice = _explain(message, "")
     if summary.startswith("the container cannot be made"):
         volume = re.search(r'for volume "([^"]+)"', message) or re.search(r"unmounted volumes=\[([^\]]+)\]", message)
         summary = f"the volume {volume[1] if volume else ', '.join(claims)} cannot be mounted on {node}"
-        advice = f"see the message; `kubectl describe pvc {' '.join(claims)}`, and the storage driver on that node"
+        what = f"pvc {' '.join(claims)}" if claims else f"pod {name_of(scene.pod)}"
+        advice = f"see the message; `kubectl describe {what}`, and the storage driver on that node"
         return Diagnosis(code="CONFIG", summary=summary, detail=message, node=node, resolution=advice)
     return Diagnosis(code="CONFIG", summary=summary, detail=message, node=node, resolution=advice,
                      fatal_after_s=CONFIG_GRACE_S)  # fmt: skip
@@ -192,4 +193,5 @@ def _sandbox(scene: Scene) -> Diagnosis | None:
 def claim_names(scene: Scene) -> list[str]:
     """Return the claims that a pod mounts."""
     volumes = scene.pod.get("spec", {}).get("volumes") or []
-    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim")]
+    claims = [(volume.get("persistentVolumeClaim") or {}).get("claimName") for volume in volumes]
+    return [name for name in claims if name]

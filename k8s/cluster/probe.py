@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.contract.errors import AiosError
+from jobs.contract.errors import AiosError, EnvironmentUnfit
 from k8s.cluster.client import Api
 from k8s.cluster.files import door
 from k8s.findings import Finding, ok, problem, warning
@@ -25,6 +25,8 @@ def examine(api: Api, values: Values) -> Iterator[Finding]:
             yield _disk(json.loads(pod.ask("space")))
             if hub is not None:
                 yield _reach(pod.ask("reach", *_addresses(hub)))
+    except EnvironmentUnfit as exc:  # no kubectl here, such as in the panel's image
+        yield warning(f"disk and hub were not looked at: {exc.found}", exc.next_step)
     except AiosError as exc:
         yield problem(
             f"a pod that mounts the claim: {exc.found}", exc.next_step or "kubectl describe the claim and the node"

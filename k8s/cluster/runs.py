@@ -125,7 +125,8 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
     attempts = written.get("attempts", [])
     last = attempts[-1] if attempts else {}
     status = (seen.job or {}).get("status", {})
-    message = _message(seen, phase, written)
+    found = None if phase is Phase.SUCCEEDED else _diagnosis(seen, phase, written)
+    message = _message(found, seen, phase, written)
     pod = seen.pods[-1] if seen.pods else {}
     return StepView(
         name=name,
@@ -140,6 +141,8 @@ def _step_view(name: str, seen: Observed, written: Mapping[str, Any], *, cut_off
         node=pod.get("spec", {}).get("nodeName", "") or last.get("node", ""),
         pod=pod.get("metadata", {}).get("name", "") or last.get("pod", ""),
         manifest_sha256=last.get("manifest_sha256"),
+        diagnosis=found.to_json() if found else {},
+        repairs=tuple(written.get("repairs", ())),
     )
 
 
@@ -148,15 +151,20 @@ def _pods_at_once(job: Object | None) -> int:
     return int(((job or {}).get("spec") or {}).get("completions") or 1)
 
 
-def _message(seen: Observed, phase: Phase, written: Mapping[str, Any]) -> str:
-    """Return what is wrong and what to do. The conductor knows more than we: it reads events, and remembers."""
+def _diagnosis(seen: Observed, phase: Phase, written: Mapping[str, Any]) -> Diagnosis | None:
+    """Return what is wrong with a step. The conductor knows more than we: it reads events, and remembers."""
     found, recorded = seen.diagnosis, written.get("diagnosis")
+    if not recorded or phase not in (Phase.RUNNING, Phase.FAILED):
+        return found
+    if found is not None and found.code == "UNSCHEDULABLE" and seen.pods:
+        return found  # we may know nodes, which the conductor does not
     newest = name_of(seen.pods[-1]) if seen.pods else ""
-    if recorded and phase in (Phase.RUNNING, Phase.FAILED):
-        same = found is not None and found.code == recorded.get("code")
-        unseen = found is None and recorded.get("pod", "") in ("", newest) and not any(map(running, seen.pods))
-        placed = found is not None and found.code == "UNSCHEDULABLE"  # we may know nodes, which the conductor does not
-        found = Diagnosis.from_json(recorded) if (same or unseen or not seen.pods) and not placed else found
+    same = found is not None and found.code == recorded.get("code")
+    unseen = found is None and recorded.get("pod", "") in ("", newest) and not any(map(running, seen.pods))
+    return Diagnosis.from_json(recorded) if same or unseen or not seen.pods else found
+
+
+def _message(found: Diagnosis | None, seen: Observed, phase: Phase, written: Mapping[str, Any]) -> str:
     if found is None:
         return seen.message or str(written.get("message", ""))
     if found.code.startswith("APP_") and phase is Phase.FAILED:

@@ -205,11 +205,11 @@ def doctor(form: Form, name: str) -> list[Finding]:
     Raises:
         AiosError: the values do not fit, or no cluster answers.
     """
-    from k8s.cluster.doctor import examine
+    from k8s.cluster.doctor import quick
 
     values = compose(form, name)
     place = _place(values, form.profile)
-    return list(examine(place.api, values)) if isinstance(place, Cluster) else []
+    return list(quick(place.api, values)) if isinstance(place, Cluster) else []
 
 
 def parse(spec: FieldSpec, text: Any) -> Any:

@@ -47,12 +47,18 @@ def space(tmp_path: Path) -> Iterator[Space]:
     """A namespace of its own, and the second node."""
     if not (STATE / "kube-apiserver.pid").exists():
         pytest.skip("the cluster's processes are not those of k8s/local/bare.sh on this machine")
-    subprocess.run([str(SCRIPT), "up", IMAGE], check=True, capture_output=True)
+    second_node("up", IMAGE)
     try:
         with new_space(tmp_path) as made:
             yield made
     finally:
-        subprocess.run([str(SCRIPT), "down"], check=True, capture_output=True)
+        second_node("down")
+
+
+def second_node(*arguments: str) -> None:
+    """Run the script that makes and ends the second node."""
+    done = subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
 def lose(name: str) -> None:
@@ -92,7 +98,7 @@ def test_a_lost_node_is_named_and_the_run_goes_on_when_it_is_back(space: Space) 
     assert found["node"] == NODE
     assert found["resolution"]
     assert space.state("lost")["phase"] == "running", "a node that is silent is no failure of the run"
-    subprocess.run([str(SCRIPT), "up"], check=True, capture_output=True)
+    second_node("up")
     assert space.wait("lost", 600) == "succeeded"
     verify(space.folder / "training_data/curated_datasets/lost")
     kubectl("get", "node", NODE)

@@ -165,7 +165,8 @@ def judge(space: Space, victim: Victim, ledger: Ledger) -> None:
     state = space.state(victim.name)
     assert state["phase"] == "succeeded", state
     assert result(victim.output) == result(space.folder / "artifacts/rm/calm")
-    assert read_status(victim.attempt(victim.newest()))["state"] == "succeeded"
+    # One that is struck after it has published is replaced by one that finds the result there.
+    assert read_status(victim.attempt(victim.newest()))["state"] in ("succeeded", "skipped")
     ledger.redone_steps += redone(victim.reached, victim.attempt(1).parent)
 
 

@@ -202,7 +202,7 @@ def test_disrupted_runs_end_as_if_nothing_had_happened(cli: Cli, calm: str) -> N
         assert victim.state()["phase"] == "succeeded", victim.state()
         assert result(victim.output) == expected
         _, status = victim.attempt()
-        assert status["state"] == "succeeded"
+        assert status["state"] in ("succeeded", "skipped")  # struck after it had published: the next one finds it
         ledger.redone_steps += redone(victim.reached, cli.attempt(victim.name, calm).parent)
     print(f"\n{calm}: {ledger.line()}")
     assert max(ledger.redone_steps) <= SAVE_STEPS

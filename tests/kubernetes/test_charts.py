@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -142,6 +143,22 @@ def _panel(*settings: str) -> dict[str, Any]:
     return {item["kind"]: item for item in objects(render("platform", None, *given, release="platform"))}
 
 
+def test_the_panel_has_every_right_that_a_run_s_role_gives_away(tmp_path: Path) -> None:
+    """The API server lets nobody make a Role with rights that he lacks."""
+    values = write_values("kind-cpu", tmp_path, "kueue.queue=team")
+    given = next(o for o in objects(render("run", values)) if o["kind"] == "Role")["rules"]
+    owned = {
+        (group, kind, verb)
+        for rule in _panel("submit=true")["Role"]["rules"]
+        for group in rule["apiGroups"]
+        for kind in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    for rule in given:
+        for kind, verb in itertools.product(rule["resources"], rule["verbs"]):
+            assert (rule["apiGroups"][0], kind, verb) in owned
+
+
 def test_the_panel_looks_and_with_submit_it_launches() -> None:
     """Read-only it changes nothing, nor on the volume; with submit it has a launcher's rights, none on Secrets."""
     looking, submitting = _panel(), _panel("submit=true")
@@ -162,6 +179,20 @@ def test_the_panel_looks_and_with_submit_it_launches() -> None:
     may = {kind: set(rule["verbs"]) for rule in submitting["Role"]["rules"] for kind in rule["resources"]}
     for kind in ("jobs", "configmaps", "services", "serviceaccounts", "roles", "rolebindings"):
         assert {"get", "create", "patch", "delete"} <= may[kind], kind
+
+
+def _rights(role: dict[str, Any]) -> set[tuple[str, str, str]]:
+    rules = role["rules"]
+    return {
+        (g, kind, v) for rule in rules for g in rule["apiGroups"] for kind in rule["resources"] for v in rule["verbs"]
+    }
+
+
+def test_the_panel_can_give_the_conductor_its_rights(tmp_path: Path) -> None:
+    """Whatever a run's conductor may do the panel may do too, with or without Kueue; else the API server refuses it."""
+    values = write_values("kind-cpu", tmp_path, "kueue.queue=q")
+    (conductor,) = (item for item in objects(render("run", values)) if item["kind"] == "Role")
+    assert _rights(conductor) - _rights(_panel("submit=true")["Role"]) == set()
 
 
 def test_the_panel_can_do_without_the_volume() -> None:

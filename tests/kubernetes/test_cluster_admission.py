@@ -133,7 +133,7 @@ def rights(space: Space, account: str) -> set[tuple[str, str, str]]:
 
 
 def test_the_conductor_may_read_its_namespace_and_patch_its_own_objects(space: Space) -> None:
-    """Of over 800 questions the server grants: reading Jobs and pods, patching this run's Jobs, its own status."""
+    """Of over 800 questions the server grants: reading Jobs, pods, events; patching this run's Jobs, its status."""
     rules = [item for item in objects(render("run", space.values("demo"))) if item["kind"] in
              ("ServiceAccount", "Role", "RoleBinding")]  # fmt: skip
     for item in rules:
@@ -142,7 +142,7 @@ def test_the_conductor_may_read_its_namespace_and_patch_its_own_objects(space: S
             subject["namespace"] = space.namespace
         subprocess.run(["kubectl", "-n", space.namespace, "apply", "-f", "-"], input=json.dumps(
             item | {"metadata": item["metadata"] | {"namespace": space.namespace}}), text=True, check=True)  # fmt: skip
-    reading = set(itertools.product(("get", "list", "watch"), ("jobs", "pods"), NAMES))
+    reading = set(itertools.product(("get", "list", "watch"), ("jobs", "pods", "events"), NAMES))
     own = {
         ("patch", "jobs", "demo-ingest"),
         ("get", "configmaps", "demo-status"),

@@ -232,8 +232,33 @@ def test_an_upload_does_not_touch_what_a_live_run_uses(space: Space, tmp_path: P
 def test_doctor_names_what_is_missing(space: Space, tmp_path: Path) -> None:
     """Doctor passes where a run works and ends with 78, the place and the remedy where it does not."""
     space.values_folder.mkdir(exist_ok=True)
-    values, cli = space.values("d"), Cli(tmp_path)
-    assert "problem" not in cli("jobs", "doctor", *options(space, values))
+    values, cli = quick_values(space, "d"), Cli(tmp_path)
+    fine = cli("jobs", "doctor", *options(space, values))
+    assert "problem" not in fine
+    for part in ("Kubernetes v1.", "helm v", "you may install runs", "claim aios-workspace", "1 of 1 nodes fit",
+                 "all images are on a node", "accepts every object of the run and every pod", "GB free"):  # fmt: skip
+        assert part in fine, part
+    hub = ["--set=steps.fetch-model.hub=true", "--set=steps.fetch-model.env.HF_ENDPOINT=https://hub.invalid"]
+    assert "the hub does not answer from inside the cluster" in cli(
+        "jobs", "doctor", *options(space, values), *hub, code=78
+    )
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few"},
+        "spec": {"hard": {"count/jobs.batch": "1"}},
+    }
+    space.api.create(space.api.path("resourcequotas"), quota)
+    until(lambda: space.api.get(space.api.path("resourcequotas", "few")).get("status", {}).get("hard"))
+    said = cli("jobs", "doctor", *options(space, values), code=78)
+    assert "the quota few leaves 1 of count/jobs.batch, the run needs 3" in said
+    space.api.delete(space.api.path("resourcequotas", "few"))
+    secret = '--set=steps.fetch-model.secrets=[{"env": "HF_TOKEN", "secret": "hub", "key": "token"}]'
+    said = cli("jobs", "doctor", *options(space, values), secret, code=78)
+    assert "the key token of the Secret hub, which is not there" in said
+    assert "kubectl -n" in said
+    wrong = cli("jobs", "doctor", *options(space, values), "--set=image.tag=none", code=78)
+    assert "no node has localhost/aios-alignment/ingest:none" in wrong
     said = cli("jobs", "doctor", *options(space, values), "--set=workspace.claim=nope", code=78)
     assert "no claim nope" in said
     said = cli("jobs", "doctor", "--profile", "gpu", "-n", space.namespace, code=78)

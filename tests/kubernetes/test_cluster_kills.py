@@ -71,7 +71,7 @@ def test_the_launcher_is_killed_at_random_moments(space: Space, tmp_path: Path) 
         names.append(name)
         values[name] = quick_values(space, name)
         process = submit(name, values[name], space, tmp_path)
-        moment = random.uniform(0, 6) if number % 2 else random.uniform(0, 20)
+        moment = random.uniform(0, 6) if number % 2 else random.uniform(0, 12)
         time.sleep(moment)
         whole[name] = number % 4 == 3  # helm is a process of its own, and goes on when its parent dies
         died.append(f"{moment:.1f}{'+helm' if whole[name] else ''}{'' if process.poll() is None else ' (over)'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,24 @@ def test_a_diagnosis_survives_the_status() -> None:
         _, found = read(path)
         if found:
             assert Diagnosis.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def thinned(thing: Any, chance: random.Random) -> Any:
+    """Return a copy in which some fields are absent or null, as optional ones may be."""
+    if isinstance(thing, dict):
+        kept = {key: thinned(value, chance) for key, value in thing.items() if chance.random() > 0.04}
+        spared = ("metadata", "spec", "status", "template")
+        return {k: None if k not in spared and chance.random() < 0.02 else v for k, v in kept.items()}
+    return [thinned(item, chance) for item in thing if chance.random() > 0.03] if isinstance(thing, list) else thing
+
+
+def test_absent_and_null_fields_break_no_diagnosis() -> None:
+    """Whatever optional field a server leaves out, something or nothing is said; nothing is raised."""
+    chance = random.Random(9)
+    for path in CORPUS:
+        case = json.loads(path.read_text())
+        for _ in range(20):
+            kinds = ("events", "nodes", "claims", "workloads", "recorded")
+            given = {key: thinned(case[key], chance) for key in kinds if key in case}
+            pods = thinned(case.get("pods", []), chance)
+            diagnose(thinned(case["job"], chance), pods, now=case["now"], **given)

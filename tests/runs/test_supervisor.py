@@ -233,7 +233,7 @@ def test_without_a_run_the_supervisor_says_so(workspace: Path) -> None:
 
 
 # Memory
-def cgroup(root: Path, *, v2: bool, kills: int, limit_hits: int) -> Path:
+def cgroup(root: Path, *, v2: bool, kills: int, limit_hits: int, peak: int = 1 << 29) -> Path:
     """Write what the kernel shows of a container's memory, in either version's files."""
     folder = root if v2 else root / "memory"
     folder.mkdir(exist_ok=True)
@@ -242,12 +242,12 @@ def cgroup(root: Path, *, v2: bool, kills: int, limit_hits: int) -> Path:
             f"low 0\nhigh 0\nmax 9\noom {limit_hits}\noom_kill {kills}\noom_group_kill 0\n"
         )
         (folder / "memory.max").write_text("1073741824\n")
-        (folder / "memory.peak").write_text("1073741824\n")
+        (folder / "memory.peak").write_text(f"{peak}\n")
     else:
         (folder / "memory.oom_control").write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n")
         (folder / "memory.failcnt").write_text(f"{limit_hits}\n")
         (folder / "memory.limit_in_bytes").write_text("1073741824\n")
-        (folder / "memory.max_usage_in_bytes").write_text("1073741824\n")
+        (folder / "memory.max_usage_in_bytes").write_text(f"{peak}\n")
     return root
 
 
@@ -264,8 +264,12 @@ def test_a_limit_is_told_from_a_node_without_memory(tmp_path: Path, v2: bool) ->
     found = memory.shortage()
     assert found
     assert found.cause == "memory"
-    assert "limit 1.00 GiB, peak 1.00 GiB" in found.message
-    assert memory.figures()["limit"] == memory.figures()["peak"] == 1 << 30
+    assert "limit 1.00 GiB, peak 0.50 GiB" in found.message
+    assert (memory.figures()["limit"], memory.figures()["peak"]) == (1 << 30, 1 << 29)
+    cgroup(tmp_path, v2=v2, kills=3, limit_hits=5, peak=1 << 30)
+    found = memory.shortage()
+    assert found
+    assert found.cause == "memory", "some v1 kernels kill without counting that the limit was hit"
     assert Memory(tmp_path, own=False).figures() == {}
 
 

@@ -88,7 +88,9 @@ class Victim:
         number, before = self.newest(), last_step(self.output)
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and self.newest() == number and last_step(self.output) <= before:
-            time.sleep(0.05)
+            if self.over():
+                return
+            time.sleep(0.1)
         time.sleep(self.rng.uniform(0, 1.5))
 
     def strike(self, kind: str) -> bool:
@@ -173,7 +175,7 @@ def judge(space: Space, victim: Victim, ledger: Ledger) -> None:
 def test_disrupted_pods_end_as_if_nothing_had_happened(space: Space) -> None:
     """Whatever becomes of pods and conductors: the run succeeds, with the weights and metrics of an undisturbed one."""
     whole = Ledger()
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=3) as pool:
         for victim, ledger in pool.map(lambda number: disrupt(space, number), range(RUNS)):
             judge(space, victim, ledger)
             whole.struck += ledger.struck

@@ -37,7 +37,7 @@ SEED = int(os.environ.get("AIOS_CHAOS_SEED", str(random.SystemRandom().randrange
 DISRUPTIONS = int(os.environ.get("AIOS_CHAOS_DISRUPTIONS", "160"))
 SAVE_STEPS = 10
 SETTINGS = {
-    "max_steps": 150, "save_steps": SAVE_STEPS, "eval_steps": 50, "batch_size": 4, "lr": 1e-3, "precision": "fp32",
+    "max_steps": 600, "save_steps": SAVE_STEPS, "eval_steps": 200, "batch_size": 4, "lr": 1e-3, "precision": "fp32",
 }  # fmt: skip
 # Three kills that count, as many as the backoff limit allows, and stops that must not; each ends an attempt.
 ENDING = ("trainer SIGKILL", "trainer SIGKILL", "supervisor SIGKILL", "trainer SIGTERM", "supervisor SIGTERM")

@@ -176,7 +176,7 @@ def judge(space: Space, victim: Victim, ledger: Ledger) -> None:
 def test_disrupted_pods_end_as_if_nothing_had_happened(space: Space) -> None:
     """Whatever becomes of pods and conductors: the run succeeds, with the weights and metrics of an undisturbed one."""
     whole = Ledger()
-    with ThreadPoolExecutor(max_workers=3) as pool:
+    with ThreadPoolExecutor(max_workers=7) as pool:
         for victim, ledger in pool.map(lambda number: disrupt(space, number), range(RUNS)):
             judge(space, victim, ledger)
             whole.struck += ledger.struck

@@ -24,8 +24,8 @@ from tests.kubernetes.cluster import Space, kubectl, new_space, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-STEPS = 2500
-"""Most of a minute, so that an outage falls into the training."""
+STEPS = 1500
+"""Half a minute, so that an outage falls into the training."""
 LONG = [*TRAINING, f"steps.rm.args.max_steps={STEPS}", "steps.rm.args.save_steps=200", "steps.rm.args.eval_steps=1000"]
 STATE = Path(os.environ.get("STATE", "/var/tmp/bare-kubernetes"))
 

@@ -56,6 +56,7 @@ class Conductor:
         )
         self.status: dict[str, Any] = {}
         self._written = ""
+        self._told_gone = False
         self._missing_since: dict[str, float] = {}
 
     def conduct(self) -> Outcome:
@@ -241,8 +242,21 @@ class Conductor:
         text = json.dumps(self.status)
         # The last word is written whatever we wrote before: a conductor on a lost node may have written after us.
         if text != self._written or outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
+            self._written = text if self._save() else ""
+
+    def _save(self) -> bool:
+        """Write the status. Without its ConfigMap the run goes on: we may not make one, and no step needs it."""
+        try:
             write_status(self.api, self.release, self.status)
-            self._written = text
+        except ApiError as exc:
+            if exc.status != 404:
+                raise
+            if not self._told_gone:
+                _LOG.warning("%s", names.status_gone(self.release, self.api.namespace))
+            self._told_gone = True
+            return False
+        self._told_gone = False
+        return True
 
 
 def _starting(seen: Observed) -> bool:

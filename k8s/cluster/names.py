@@ -32,3 +32,11 @@ def conductor(release: str) -> str:
 def status(release: str) -> str:
     """Return the name of the status ConfigMap."""
     return f"{release}-status"
+
+
+def status_gone(release: str, namespace: str) -> str:
+    """Return what to say and do where somebody deleted the status of a run that is there."""
+    again = f"helm get manifest {release} -n {namespace} | kubectl -n {namespace} create -f -"
+    return (
+        f"the ConfigMap {status(release)} is gone, the run goes on; `{again}` makes it again and leaves the rest alone"
+    )

@@ -223,6 +223,8 @@ def newest_release(api: Api, run: str | None) -> str:
     """
     found = releases(api, run)
     if not found:
+        if run and (release := _without_status(api, run)):
+            raise BadConfig(names.status_gone(release, api.namespace))
         runs = sorted({item["metadata"]["labels"][names.RUN] for item in releases(api)})
         raise BadConfig(
             f"no run {run!r} in the namespace {api.namespace}" if run else f"no runs in the namespace {api.namespace}",
@@ -231,6 +233,13 @@ def newest_release(api: Api, run: str | None) -> str:
         )
     newest = max(found, key=lambda item: item["metadata"]["creationTimestamp"])
     return str(newest["metadata"]["name"].removesuffix("-status"))
+
+
+def _without_status(api: Api, run: str) -> str:
+    """Return the release of a run's Jobs, which are there though its status is not; "" where they are not either."""
+    found = api.get(api.path("jobs"), labelSelector=f"{names.RUN}={run}")["items"]
+    there = [job for job in found if not job["metadata"].get("deletionTimestamp")]
+    return str(there[-1]["metadata"]["labels"][names.INSTANCE]) if there else ""
 
 
 def stored_values(api: Api, release: str) -> Values:

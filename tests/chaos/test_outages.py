@@ -24,6 +24,9 @@ from tests.kubernetes.cluster import Space, kubectl, new_space, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
+STEPS = 1500
+"""Half a minute, so that an outage falls into the training."""
+LONG = [*TRAINING, f"steps.rm.args.max_steps={STEPS}", "steps.rm.args.save_steps=200", "steps.rm.args.eval_steps=1000"]
 STATE = Path(os.environ.get("STATE", "/var/tmp/bare-kubernetes"))
 
 
@@ -33,7 +36,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
     if not (STATE / "kube-apiserver.pid").exists():
         pytest.skip("the cluster's processes are not those of k8s/local/bare.sh on this machine")
     with new_space(tmp_path_factory.mktemp("values")) as made:
-        made.install("calm", *TRAINING)
+        made.install("calm", *LONG)
         assert made.wait("calm", 1200) == "succeeded"
         yield made
 
@@ -56,7 +59,7 @@ def stopped(name: str) -> Iterator[None]:
 
 def training(space: Space, name: str) -> Path:
     """Install a run and wait until it trains; returns its output folder."""
-    space.install(name, *TRAINING, "steps.ingest.enabled=false")
+    space.install(name, *LONG, "steps.ingest.enabled=false")
     output = space.folder / "artifacts/rm" / name
     until(lambda: last_step(output) > 0, 600)
     return output
@@ -65,11 +68,15 @@ def training(space: Space, name: str) -> Path:
 def test_the_api_server_is_killed_and_comes_back(space: Space) -> None:
     """Killed three times for some seconds amid a training: nothing is restarted, and the run succeeds."""
     output = training(space, "headless")
+    amid = 0
     for _ in range(3):
         with stopped("kube-apiserver"):
             time.sleep(5)
+            amid += last_step(output) < STEPS
         until(lambda: kubectl("get", "--raw", "/readyz", check=False) == "ok", 120)
         time.sleep(3)
+    print(f"\n{amid} of 3 times the training went on meanwhile")
+    assert amid
     assert space.wait("headless", 600) == "succeeded"
     assert result(output) == result(space.folder / "artifacts/rm/calm")
     attempts = list((space.folder / "artifacts/runs/headless/steps/rm").glob("attempt-*"))
@@ -84,7 +91,7 @@ def test_a_kubelet_that_stops_is_named_and_its_return_ends_well(space: Space) ->
     with stopped("kubelet"):
         until(lambda: not ready(space.api, pod["spec"]["nodeName"]), 120, 1)
         found = until(lambda: space.state("silent")["steps"]["rm"].get("diagnosis"), 60, 1)
-        print(f"\n{found['code']}: {found['summary']}; {found.get('resolution', '')}")
+        print(f"\n{found['code']}: {found['summary']}; {found.get('resolution', '')}; step {last_step(output)}/{STEPS}")
         assert found["code"] == "NODE_LOST"
         # The kubelet is silent, the container is not: the training ends, and nobody hears of it yet.
         status = read_status(space.folder / "artifacts/runs/silent/steps/rm/attempt-1")

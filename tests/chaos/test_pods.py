@@ -1,6 +1,7 @@
 """Trainings in pods that are disrupted at random: pods deleted, evicted, drained and killed, conductors deleted.
 
-AIOS_CHAOS_SEED repeats a round, AIOS_CHAOS_PODS sets how many runs there are, each with six disruptions.
+AIOS_CHAOS_SEED repeats a round, AIOS_CHAOS_PODS sets how many runs there are, AIOS_CHAOS_STRIKES how many of the six
+disruptions each of them gets: the Job controller waits twice as long before each further pod.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.timeout(7200)]
 
 SEED = int(os.environ.get("AIOS_CHAOS_SEED", str(random.SystemRandom().randrange(10**6))))
 RUNS = int(os.environ.get("AIOS_CHAOS_PODS", "7"))
+STRIKES = int(os.environ.get("AIOS_CHAOS_STRIKES", "6"))
 SAVE_STEPS = 10
 TRAINING = [
     "run.dataset=one", "steps.dpo.enabled=false", "steps.evaluation.enabled=false",
     *(f"steps.rm.args.{name}={value}" for name, value in {
-        "max_steps": 150, "save_steps": SAVE_STEPS, "eval_steps": 50, "batch_size": 2, "precision": "fp32",
+        "max_steps": 600, "save_steps": SAVE_STEPS, "eval_steps": 200, "batch_size": 2, "precision": "fp32",
     }.items()),
 ]  # fmt: skip
 # The last two are failures that count; the others must not.
 PLAN = ("delete pod", "evict pod", "delete conductor", "delete conductor", "kill trainer", "kill pid 1")
-START_S = 15.0
+START_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,9 @@ class Victim:
         number, before = self.newest(), last_step(self.output)
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and self.newest() == number and last_step(self.output) <= before:
-            time.sleep(0.05)
+            if self.over():
+                return
+            time.sleep(0.1)
         time.sleep(self.rng.uniform(0, 1.5))
 
     def strike(self, kind: str) -> bool:
@@ -144,13 +148,14 @@ def process_in(pod: Object, wanted: Any) -> psutil.Process:
     raise LookupError(container)
 
 
-def disrupt(space: Space, number: int, plan: tuple[str, ...] = PLAN) -> tuple[Victim, Ledger]:
-    """Run one training under all disruptions of the plan, in random order, to its end."""
+def disrupt(space: Space, number: int) -> tuple[Victim, Ledger]:
+    """Run one training under disruptions of the plan, in random order, to its end."""
     name, rng, ledger = f"hit-{number}", random.Random(f"{SEED}-{number}"), Ledger(runs=1)
     space.install(name, *TRAINING, "steps.ingest.enabled=false")
     victim = Victim(space, name, rng, ledger)
-    for kind in rng.sample(plan, len(plan)):
-        until(lambda: victim.over() or victim.running("rm"), 600)
+    for kind in rng.sample(PLAN, STRIKES):
+        if until(lambda: victim.over() or victim.running("rm"), 600) is True:
+            break
         victim.wait_for_a_moment()
         deadline = time.monotonic() + 300
         while not victim.over() and not victim.strike(kind) and time.monotonic() < deadline:
@@ -173,14 +178,14 @@ def judge(space: Space, victim: Victim, ledger: Ledger) -> None:
 def test_disrupted_pods_end_as_if_nothing_had_happened(space: Space) -> None:
     """Whatever becomes of pods and conductors: the run succeeds, with the weights and metrics of an undisturbed one."""
     whole = Ledger()
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=7) as pool:
         for victim, ledger in pool.map(lambda number: disrupt(space, number), range(RUNS)):
             judge(space, victim, ledger)
             whole.struck += ledger.struck
             whole.redone_steps += ledger.redone_steps
             whole.runs += 1
     print(f"\npods: {whole.line()}")
-    assert max(whole.redone_steps) <= SAVE_STEPS
+    assert max(whole.redone_steps, default=0) <= SAVE_STEPS
 
 
 def test_a_drained_node_gives_its_pods_back_and_the_run_goes_on(space: Space) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ TAINT = {"key": "aios-alignment.test/nobody", "value": "x", "effect": "NoSchedul
 @pytest.fixture
 def space(tmp_path: Path) -> Iterator[Space]:
     """A namespace of its own."""
-    with new_space(tmp_path / "values") as made:
+    with new_space(tmp_path) as made:
         yield made
 
 
@@ -68,6 +69,19 @@ def test_a_namespace_that_does_not_exist_is_one_line(space: Space, tmp_path: Pat
     for command in (["submit", "--profile", str(values)], ["status", "x"], ["logs", "x"], ["stop"], ["list"]):
         one_line(cli("jobs", *command, *where, code=78), "does not exist", "kubectl create namespace")
     assert "does not exist" in cli("jobs", "doctor", "--profile", str(values), *where, code=78)
+
+
+def test_a_deleted_status_is_one_line_and_comes_back(space: Space, tmp_path: Path) -> None:
+    """A run whose ConfigMap somebody deleted: 64 and a command, which makes it again and leaves the Jobs alone."""
+    cli, where = Cli(tmp_path), ["-n", space.namespace]
+    space.install("bare", "steps.ingest.image.name=nowhere")
+    jobs = sorted(job["metadata"]["uid"] for job in space.api.get(space.api.path("jobs"))["items"])
+    kubectl("-n", space.namespace, "delete", "configmap", "bare-status")
+    said = cli("jobs", "status", "bare", *where, code=64)
+    one_line(said, "the ConfigMap bare-status is gone")
+    subprocess.run(said.split("`")[1], shell=True, capture_output=True)  # complains of all that exists
+    assert "bare" in cli("jobs", "status", "bare", *where)
+    assert sorted(job["metadata"]["uid"] for job in space.api.get(space.api.path("jobs"))["items"]) == jobs
 
 
 def test_no_rights_are_one_line(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

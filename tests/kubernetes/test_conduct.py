@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,8 @@ class Server:
     data: dict[str, str] = field(default_factory=dict)
     releases: list[str] = field(default_factory=list)
     patches_left: int | None = None
+    namespace: str = "n"
+    has_status: bool = True
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -74,6 +77,8 @@ class Server:
             self.patches_left -= 1
         kind, _, name = path.partition("/")
         if kind == "configmaps":
+            if not self.has_status:
+                raise ApiError(404, "NotFound", f'configmaps "{name}" not found')
             self.data |= body["data"]
             return {}
         job = self.jobs[name]
@@ -227,6 +232,25 @@ def test_no_order_of_deaths_doubles_and_delays_starts_a_step_early_twice_or_neve
     assert _phases(server) == {job: "failed" for job in lost if job in server.releases} | {
         job: "skipped" for job in lost if job not in server.releases
     }
+
+
+def test_a_run_whose_status_is_deleted_goes_on_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Without its ConfigMap the run goes to its end and one line says what to do; made again, it is written again."""
+    server = Server(dict(GRAPHS[0]), has_status=False)
+    mind, outcome = Mind(server), None
+    with caplog.at_level("WARNING", "aios"):
+        for _ in range(40):
+            for kind in ("jobs", "pods"):
+                mind.deliver(kind, 10_000)
+            outcome = mind.conductor.reconcile()
+            for job in server.active():
+                server.work(job, "succeed")
+    assert outcome is Outcome.SUCCEEDED
+    assert len(server.releases) == len(STEPS)
+    assert [record.getMessage() for record in caplog.records] == [names.status_gone("r", "n")]
+    server.has_status = True
+    mind.conductor.reconcile()
+    assert json.loads(server.data["state.json"])["phase"] == "succeeded"
 
 
 def _phases(server: Server) -> dict[str, Any]:

@@ -47,10 +47,13 @@ def _rows(lines: Iterable[bytes]) -> Iterable[Mapping[str, Any]]:
 
 
 def progress(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the newest value of each shown key."""
+    """Return the newest value of each shown key, and the furthest step: step 0 may be evaluated after step 1."""
     newest: dict[str, Any] = {}
     for row in rows:
+        step = newest.get("step", 0)
         newest |= {key: value for key, value in row.items() if value is not None}
+        if "step" in row:
+            newest["step"] = max(step, newest["step"])
     shown = {}
     for name, keys in SHOWN.items():
         value = next((newest[key] for key in keys if key in newest), None)

@@ -17,7 +17,7 @@ from k8s.cluster.client import Api, ApiError
 from k8s.cluster.config import Connection
 from k8s.cluster.logs import stamped_lines
 from k8s.cluster.mirror import Mirror
-from k8s.progress import logged
+from k8s.progress import logged, progress
 from tests.runs.helpers import until
 
 LINES = 300
@@ -139,3 +139,10 @@ def test_a_trainers_line_tells_its_metrics() -> None:
     expected = {"kind": "train", "step": 37, "max_steps": 100, "loss": 0.61, "accuracy": 0.64, "margin": -0.12}
     assert logged(line) == expected
     assert logged("Published artifacts/dpo/x") is None
+
+
+def test_progress_never_goes_back() -> None:
+    """The initial model is evaluated, as step 0, after the first step; a run shown at step 1 stays there."""
+    rows: list[dict[str, object]] = [{"kind": "rows"}, {"step": 1, "loss": 0.7}, {"step": 0, "eval_loss": 0.6}]
+    assert progress(rows[:1]) == {}
+    assert progress(rows) == {"step": 1, "loss": 0.7, "eval_loss": 0.6}

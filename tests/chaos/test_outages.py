@@ -90,7 +90,7 @@ def test_a_kubelet_that_stops_is_named_and_its_return_ends_well(space: Space) ->
     pod = space.pods("app.kubernetes.io/instance=silent,aios-alignment/step=rm")[0]
     with stopped("kubelet"):
         until(lambda: not ready(space.api, pod["spec"]["nodeName"]), 120, 1)
-        found = until(lambda: space.state("silent")["steps"]["rm"].get("diagnosis"), 60, 1)
+        found = until(lambda: space.state("silent")["steps"]["rm"].get("diagnosis"), 120, 1)
         print(f"\n{found['code']}: {found['summary']}; {found.get('resolution', '')}; step {last_step(output)}/{STEPS}")
         assert found["code"] == "NODE_LOST"
         # The kubelet is silent, the container is not: the training ends, and nobody hears of it yet.

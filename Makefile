@@ -30,7 +30,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m k8s.tools $(BIN)
 	touch $@
 
-demo: setup  ## From the sample export to a verdict on this machine, in about ten minutes
+demo: setup  ## From the sample export to a verdict on this machine (ten minutes on two free cores with bf16)
 	$(BIN)/aios hrm-hf fetch-model
 	$(BIN)/aios jobs submit --profile local --values config/demo.yaml --name demo --follow
 	$(BIN)/aios jobs logs demo --step evaluation

@@ -12,6 +12,9 @@ from tests import tiny
 
 # Two workers on two cores: a second thread of a matrix product would wait for its turn at every operation.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The commands do this themselves; a test that imports a library first must not call home either.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

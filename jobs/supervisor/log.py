@@ -88,5 +88,9 @@ def _whole_lines(content: bytes) -> tuple[bytes, bytes]:
 def scrub(log: Path) -> None:
     """Take secrets out of a finished log."""
     values = secret_values()
-    if values and any(value.encode() in log.read_bytes() for value in values):
-        write_atomic(log, redact_bytes(log.read_bytes(), values))
+    if not values:
+        return
+    content = log.read_bytes()
+    hidden = redact_bytes(content, values)
+    if hidden != content:
+        write_atomic(log, hidden)

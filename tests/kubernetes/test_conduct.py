@@ -217,13 +217,7 @@ def test_no_order_of_deaths_doubles_and_delays_starts_a_step_early_twice_or_neve
             job = draw(st.sampled_from(sorted(server.jobs)))
             if all(mind.knows(job) for mind in minds):
                 server.collect(job)
-    mind, outcome = minds[0], None
-    for _ in range(40):
-        for kind in ("jobs", "pods"):
-            mind.deliver(kind, 10_000)
-        outcome = mind.conductor.reconcile()
-        for job in server.active():
-            server.work(job, "succeed")
+    outcome = _calm_down(server, minds[0])
     lost = {job for job in server.jobs if server.lost(job)}
     assert outcome is (Outcome.FAILED if lost else Outcome.SUCCEEDED)
     assert len(set(server.releases)) == len(server.releases)
@@ -237,20 +231,27 @@ def test_no_order_of_deaths_doubles_and_delays_starts_a_step_early_twice_or_neve
 def test_a_run_whose_status_is_deleted_goes_on_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     """Without its ConfigMap the run goes to its end and one line says what to do; made again, it is written again."""
     server = Server(dict(GRAPHS[0]), has_status=False)
-    mind, outcome = Mind(server), None
+    mind = Mind(server)
     with caplog.at_level("WARNING", "aios"):
-        for _ in range(40):
-            for kind in ("jobs", "pods"):
-                mind.deliver(kind, 10_000)
-            outcome = mind.conductor.reconcile()
-            for job in server.active():
-                server.work(job, "succeed")
+        outcome = _calm_down(server, mind)
     assert outcome is Outcome.SUCCEEDED
     assert len(server.releases) == len(STEPS)
     assert [record.getMessage() for record in caplog.records] == [names.status_gone("r", "n")]
     server.has_status = True
     mind.conductor.reconcile()
     assert json.loads(server.data["state.json"])["phase"] == "succeeded"
+
+
+def _calm_down(server: Server, mind: Mind) -> Outcome | None:
+    """Let everything be seen at once and succeed; returns what the conductor says at the end."""
+    outcome = None
+    for _ in range(40):
+        for kind in ("jobs", "pods"):
+            mind.deliver(kind, 10_000)
+        outcome = mind.conductor.reconcile()
+        for job in server.active():
+            server.work(job, "succeed")
+    return outcome
 
 
 def _phases(server: Server) -> dict[str, Any]:
